@@ -329,12 +329,12 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # -sig: Excel writes a mark
             reader = csv.DictReader(file)
-            rows = list(reader)
+            found, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({error}).") from error
-    if not set(columns) <= set(reader.fieldnames or ()):
+    if not set(columns) <= set(found):
         raise DataError(f"{path}: its first line must have {','.join(columns)}, "
-                        f"but is {reader.fieldnames}.")
+                        f"but is {','.join(found)!r}.")
     return rows
 
 
@@ -350,15 +350,16 @@ def group_of_name(name: str, label: str) -> str:
     """The group that a file name tells, else `label/name`: the file as a group of its own.
 
     Known: UCF's `_gNN_`, a person prefix (`person07_`, `S010_`, `p3_`), TFEID's first two digits,
-    Weizmann's `<person>_<class>`. A file as its own group means that nobody knows better: clips
-    cut from one film, or photos of one person, may then fall on both sides of a split and make a
-    result look better than it is. Write a `groups.csv` to prevent that.
+    ARID's `<class>_<scene>_<clip>`, Weizmann's `<person>_<class>`. A file as its own group means
+    that nobody knows better: clips cut from one film, or photos of one person, may then fall on
+    both sides of a split and make a result look better than it is. A `groups.csv` prevents that.
     """
-    for pattern in GROUP_PATTERNS:
+    word = re.escape(label)
+    with_class = (rf"((?:.+_)?{word}_\d+)_\d+\.", rf"(.+)_{word}\d*\.")
+    for pattern in (*GROUP_PATTERNS, *(re.compile("^" + p, re.I) for p in with_class)):
         if match := pattern.search(name):
             return match[1]
-    match = re.match(rf"(.+)_{re.escape(label)}\d*\.", name)
-    return match[1] if match else f"{label}/{name}"
+    return f"{label}/{name}"
 
 
 def list_split(source: Path | str, split: str,
@@ -590,7 +591,7 @@ class ManifestRow:
     label: str
     usage: str  # "Training" or "PublicTest"
     copies_in_training: int  # of the same pixels, itself not counted
-    votes: Mapping[str, int]  # FER+ name -> raters; "NF" means no face
+    votes: Mapping[str, int]  # FER+ name -> raters ("NF": no face); empty where FER+ has none
 
 
 FER_PLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear",
@@ -607,7 +608,8 @@ def read_manifest(path: Path | str) -> list[ManifestRow]:
     try:
         return [ManifestRow(row["file"], row["label"], row["usage"],
                             int(row["copies_in_Training"]),
-                            {name: int(row[name]) for name in FER_PLUS}) for row in rows]
+                            {name: int(row[name]) for name in FER_PLUS if row[name]})
+                for row in rows]
     except ValueError as error:
         raise DataError(f"{path}: a count is not a whole number ({error}).") from error
 
@@ -628,7 +630,7 @@ class Remote:
         return self.url.rsplit("/", 1)[1]
 
 
-KTH = "http://www.csc.kth.se/cvap/actions/"
+KTH = "https://www.csc.kth.se/cvap/actions/"
 UCF = "https://www.crcv.ucf.edu/data/"
 UT = "https://cvrc.ece.utexas.edu/SDHA2010/videos/competition_1/"
 REMOTES = {
