@@ -1,0 +1,171 @@
+"""The drawn samples: repeatable, varied, and no look gives its label away."""
+from __future__ import annotations
+
+import csv
+from functools import lru_cache
+
+import cv2
+import dlib
+import numpy as np
+import pytest
+
+from helpers import samples
+
+PEOPLE = (3, 11)
+
+
+@lru_cache
+def movement(action: str, seed: int) -> float:
+    """Mean change between frames 0.2 s apart, after a blur that removes the camera's noise."""
+    frames = samples.draw_action(action, seed, 2.5, (96, 128))
+    smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(np.float32) for frame in frames[::5]]
+    return float(np.mean([np.abs(b - a).mean() for a, b in zip(smooth, smooth[1:])]))
+
+
+def test_same_seed_gives_the_same_pixels():
+    first, again = (samples.draw_action("walk", 4, seconds=0.2) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    assert np.array_equal(samples.draw_expression("happy", 4), samples.draw_expression("happy", 4))
+
+
+def test_another_seed_is_another_person():
+    assert not np.array_equal(*(samples.draw_action("walk", seed, 0.04)[0] for seed in PEOPLE))
+    assert not np.array_equal(*(samples.draw_expression("happy", seed) for seed in PEOPLE))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size", "fps", "count"),
+    [
+        (1.0, (240, 320), 25, 25),  # the default picture
+        (0.5, (64, 64), 30, 15),  # as small as the Weizmann clips
+        (0.1, (480, 640), 10, 1),  # a single frame is still a clip
+    ],
+)
+def test_frames_have_the_asked_shape(seconds, size, fps, count):
+    frames = samples.draw_action("jump", 1, seconds, size, fps)
+    assert len(frames) == count
+    assert all(frame.shape == (*size, 3) and frame.dtype == np.uint8 for frame in frames)
+
+
+@pytest.mark.parametrize("action", samples.ACTIONS)
+def test_every_action_moves_more_than_standing_still(action):
+    seeds = [seed for seed in range(30) if not samples._draw_look(seed, (60, 80)).shake][:4]
+    moved, still = ([movement(name, seed) for seed in seeds] for name in (action, "idle"))
+    assert np.mean(moved) > 1.5 * np.mean(still)
+
+
+def test_wave_one_hand_moves_on_one_side_only():
+    looks = ((seed, samples._draw_look(seed, (240, 320))) for seed in range(50))
+    seed, look = next((s, look) for s, look in looks if abs(look.heading) < 0.2 and not look.shake)
+    away = np.arange(320) - look.camera.centre * 320
+    trunk = 0.12 * 240 / look.camera.span  # half its width, pixels
+
+    def sides(action: str) -> np.ndarray:
+        change = np.std(np.float32(samples.draw_action(action, seed)), axis=0).mean(axis=2)
+        change[change < 12] = 0
+        return np.array([change[:, away < -trunk].sum(), change[:, away > trunk].sum()])
+
+    one, two = sides("wave_one_hand"), sides("wave_two_hands")
+    assert one.min() < 0.15 * one.max()
+    assert two.min() > 0.5 * two.max()
+
+
+@pytest.mark.parametrize("seed", PEOPLE)
+def test_the_look_tells_nothing_about_the_action(seed):
+    """Outside the figure the first frame of every action is the same but for the camera's noise."""
+    frames = np.array([cv2.GaussianBlur(samples.draw_action(action, seed, 0.04)[0], (0, 0), 2)
+                       for action in samples.ACTIONS], float)
+    assert np.ptp(frames.mean(axis=(1, 2, 3))) < 0.25 * frames.mean() + 2
+    same = np.ptp(frames, axis=0).max(axis=-1) < 6
+    assert same.mean() > 0.3
+
+
+def test_light_reaches_from_very_dark_to_bright():
+    levels = [samples.draw_action("idle", seed, 0.04, (60, 80))[0].mean() for seed in range(60)]
+    assert min(levels) < 25 and max(levels) > 120
+
+
+@pytest.mark.parametrize(
+    ("draw", "known"),
+    [
+        (samples.draw_action, samples.ACTIONS),  # the message lists what can be drawn
+        (samples.draw_expression, samples.EXPRESSIONS),
+    ],
+)
+def test_unknown_label_lists_the_known_ones(draw, known):
+    with pytest.raises(ValueError, match="dancing") as caught:
+        draw("dancing", 0)
+    assert all(label in str(caught.value) for label in known)
+
+
+def test_nearest_mean_cannot_read_the_expressions():
+    """The sample faces must need a model: the mean picture of a class is not enough."""
+    def faces(seeds: range) -> np.ndarray:
+        pictures = np.array([[samples.draw_expression(label, seed) for seed in seeds]
+                             for label in samples.EXPRESSIONS], float)
+        pictures -= pictures.mean(axis=(2, 3), keepdims=True)
+        return (pictures / pictures.std(axis=(2, 3), keepdims=True)).reshape(7, len(seeds), -1)
+
+    means, others = faces(range(40)).mean(axis=1), faces(range(1000, 1020))
+    nearest = ((others[:, :, None] - means) ** 2).sum(axis=-1).argmin(axis=-1)
+    assert np.mean(nearest == np.arange(7)[:, None]) < 0.5
+
+
+def test_action_samples_have_class_folders_and_groups(tmp_path):
+    chosen = ("bend", "run")
+    made = (PEOPLE, chosen, 0.4, (96, 128))
+    folder = samples.write_action_samples(tmp_path / "new", *made)
+    written = sorted(folder.glob("*/*"))
+    assert [path.relative_to(folder).as_posix() for path in written] == [
+        f"{action}/person{seed:03d}.mp4" for action in chosen for seed in PEOPLE]
+    with open(folder / "groups.csv", newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(row["label"], row["file"], row["group"]) for row in rows] == [
+        (path.parent.name, path.name, path.stem) for path in written]
+    for path in written:
+        video = cv2.VideoCapture(str(path))
+        frames = sum(video.read()[0] for _ in range(20))
+        video.release()
+        assert frames == 10
+    before = [path.stat().st_mtime_ns for path in written]
+    samples.write_action_samples(folder, *made)
+    assert [path.stat().st_mtime_ns for path in written] == before
+
+
+def test_people_may_be_a_generator(tmp_path):
+    people = (seed for seed in PEOPLE)
+    folder = samples.write_action_samples(tmp_path, people, ("bend", "run"), 0.1, (48, 64))
+    assert len(list(folder.glob("run/*.mp4"))) == len(PEOPLE)
+
+
+def test_emotion_samples_have_the_layout_of_fer2013(tmp_path):
+    folder = samples.write_emotion_samples(tmp_path, per_class=4)
+    for split, count in (("train", 4), ("test", 1)):
+        for label in samples.EXPRESSIONS:
+            paths = list((folder / split / label).glob("*.png"))
+            pictures = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths]
+            assert len(pictures) == count
+            assert all(p.shape == (48, 48) and p.dtype == np.uint8 for p in pictures)
+    train, test = ({path.stem for path in folder.glob(f"{s}/*/*.png")} for s in ("train", "test"))
+    assert not train & test
+
+
+def test_demo_sections_cover_the_clip():
+    sections = samples.demo_sections()
+    assert sections[0][0] == 0
+    assert all(a[1] == b[0] for a, b in zip(sections, sections[1:]))
+    assert {action for *_, action in sections} <= {*samples.ACTIONS, "idle"}
+
+
+def test_demo_clip_decodes_with_a_face_where_it_is_near(tmp_path):
+    path = samples.write_demo_clip(tmp_path / "demo.mp4", seconds=6.0)
+    video, detector = cv2.VideoCapture(str(path)), dlib.get_frontal_face_detector()
+    found, count = [], 0
+    while (read := video.read())[0]:
+        if count % 10 == 0:
+            boxes = detector(cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY), 0)
+            found.append(any(box.width() >= 100 for box in boxes))
+        count += 1
+    video.release()
+    assert count == 150
+    assert np.mean(found) > 0.9
