@@ -128,8 +128,10 @@ def open_source(source: str | int | Path) -> Source:
         return _open_camera(int(text))
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text):
         return _open_stream(text)
-    path = demo_clip() if text == "demo" else Path(text).expanduser()
-    return _open_folder(path) if path.is_dir() else _open_file(path)
+    if text == "demo":
+        return _open_file(demo_clip(), name="the demo clip")
+    path = Path(text).expanduser()
+    return _open_folder(path) if path.is_dir() else _open_file(path, path.name)
 
 
 def demo_clip() -> Path:
@@ -172,7 +174,7 @@ def _open_stream(address: str) -> Source:
     limit_ms = int(STALL_S * 1000)
     capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit_ms,
                                                          cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit_ms])
-    nothing = f"{address} gives no video within {STALL_S:.0f} s. Check the address, the network and that the camera is on."
+    nothing = f"{address} gives no video. Check the address, the network and that the camera is on."
     if not capture.isOpened():
         capture.release()
         raise SourceError(nothing)
@@ -181,14 +183,14 @@ def _open_stream(address: str) -> Source:
     return Source(address, _read_live(capture, address, nothing), capture.release, _sane_fps(capture), is_live=True)
 
 
-def _open_file(path: Path) -> Source:
+def _open_file(path: Path, name: str) -> Source:
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder. Check the spelling; a camera is a number, such as 0.")
     capture = cv2.VideoCapture(str(path))
     fps, count = _sane_fps(capture), _count(capture)
     capture.release()
     frames = read_frames(path)
-    return Source(path.name, frames, frames.close, fps, count)
+    return Source(name, frames, frames.close, fps, count)
 
 
 def _open_folder(folder: Path) -> Source:
@@ -568,16 +570,18 @@ EMOTION_COLOURS = {"angry": VERMILION, "disgust": GREEN, "fear": PURPLE, "happy"
 # Chains of the 68 points (first, last + 1, closed): jaw, brows, nose, eyes, lips.
 FACE_LINES = ((0, 17, False), (17, 22, False), (22, 27, False), (27, 31, False), (31, 36, False), (36, 42, True),
               (42, 48, True), (48, 60, True), (60, 68, True))
-SMALLEST_PICTURE = 240  # pixels; a smaller frame is enlarged before drawing, or no word would fit on it
+# Pixels: a frame with a smaller side is enlarged before drawing, or no word would fit; but not beyond the second.
+SMALLEST_PICTURE, LARGEST_ENLARGED = 240, 960
 
 
 def draw_overlay(frame: np.ndarray, result: FrameResult, fps: float | None = None, mirror: bool = False) -> np.ndarray:
     """A new uint8 BGR picture: the frame with action, faces, emotions, frame rate and latency drawn on it.
 
     mirror: turn the picture left to right, as in a mirror, but not the text. The picture is as large as the frame; a
-    frame less than 240 pixels wide or high is enlarged until both are.
+    frame less than 240 pixels wide or high is enlarged a whole number of times.
     """
-    factor = max(1, math.ceil(SMALLEST_PICTURE / min(frame.shape[:2])))
+    shorter, longer = sorted(frame.shape[:2])
+    factor = max(1, min(math.ceil(SMALLEST_PICTURE / shorter), LARGEST_ENLARGED // longer))
     picture = cv2.flip(frame, 1) if mirror else frame.copy()
     if factor > 1:
         picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
@@ -659,6 +663,7 @@ def _text_width(text: str, scale: float) -> int:
 
 CSV_COLUMNS = ("frame", "time_s", "action", "action_confidence", "face_id", "x", "y", "w", "h", "emotion",
                "emotion_confidence", "latency_ms")
+LARGEST_FILM = 4096  # pixels; larger pictures are reduced, players give up beyond
 KEEP_FREE_BYTES = 50_000_000  # recording ends while the file can still be finished
 
 
@@ -703,7 +708,9 @@ class VideoWriter:
             self.frames += 1
 
     def _open(self, picture: np.ndarray) -> None:
-        self._size = tuple(max(2, side + side % 2) for side in picture.shape[1::-1])  # the codec wants even sides
+        scale = min(1.0, LARGEST_FILM / max(picture.shape[:2]))
+        sides = (max(2, math.ceil(side * scale)) for side in picture.shape[1::-1])
+        self._size = tuple(side + side % 2 for side in sides)  # the codec wants even ones
         self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, self._size)
         if not self._writer.isOpened():
             raise OutputError(f"{self.path}: OpenCV cannot write such a video. Use a name that ends in .mp4.")
@@ -796,11 +803,15 @@ class Recorder:
         if self.video:
             self.video.write(picture, result.time_s)
 
+    def close(self) -> None:
+        """Finish the files; safe to call again."""
+        self._open.close()
+
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *_) -> None:
-        self._open.close()
+        self.close()
 
 
 # --- a whole video -----------------------------------------------------------------------------------------------
@@ -812,7 +823,8 @@ class Summary:
 
     frames; seconds: wall time; latencies_ms: of the last 20,000 frames; frames_with_face; media_s: seconds of video;
     action_seconds, emotion_seconds: seconds by label; stage_ms: total milliseconds by stage; skipped: images that could
-    not be read; interrupted: ended by Ctrl-C or the notebook's stop button.
+    not be read; interrupted: ended by Ctrl-C or the notebook's stop button; broken: how a camera or stream ended by
+    itself, empty when it did not.
     """
 
     frames: int = 0
@@ -825,6 +837,7 @@ class Summary:
     stage_ms: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
     interrupted: bool = False
+    broken: str = ""
 
     def add(self, result: FrameResult, stage_ms: dict[str, float]) -> None:
         """Count one frame; stage_ms: the stages outside the pipeline (decode, draw, write)."""
@@ -875,7 +888,8 @@ def run(source: str | int | Path, pipeline: Pipeline, output: Path | str | None 
     """Run the pipeline over a source to its end (or `max_frames`), as fast as it goes; the summary of it.
 
     output: annotated mp4. csv_path: timeline. show: a window, `q` ends it. progress: a bar on stderr.
-    Ctrl-C and the notebook's stop button end it early with the files finished. The source is always given back.
+    Ctrl-C, the notebook's stop button and a camera that goes away end it early with the files finished and are told in
+    the summary. The source is always given back.
     Raises SourceError, OutputError or another DataError in plain words.
     """
     _refuse_overwriting(source, output, csv_path)
@@ -885,7 +899,7 @@ def run(source: str | int | Path, pipeline: Pipeline, output: Path | str | None 
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
         recorder = stack.enter_context(Recorder(output, csv_path, frames.fps))
-        bar = stack.enter_context(_progress_bar(frames, max_frames, progress))
+        bar = stack.enter_context(_progress_bar(frames, max_frames)) if progress else None
         window = stack.enter_context(_window(frames.name)) if show else None
         try:
             for frame, time_s, stages in _timed(frames, max_frames):
@@ -897,11 +911,16 @@ def run(source: str | int | Path, pipeline: Pipeline, output: Path | str | None 
                 with stages("write"):
                     recorder.write(picture, result)
                 summary.add(result, stages.ms)
-                bar.update()
+                if bar:
+                    bar.update()
                 if window and not window(picture):
                     break
         except KeyboardInterrupt:
             summary.interrupted = True
+        except SourceError as error:
+            if not frames.is_live:
+                raise
+            summary.broken = str(error)
         summary.skipped = len(frames.skipped)
     summary.seconds = time.perf_counter() - started
     return summary
@@ -929,11 +948,11 @@ def _timed(frames: Source, max_frames: int | None) -> Iterator[tuple[np.ndarray,
         number += 1
 
 
-def _progress_bar(frames: Source, max_frames: int | None, progress: bool):
+def _progress_bar(frames: Source, max_frames: int | None):
     from tqdm import tqdm
 
     total = min((n for n in (frames.count, max_frames) if n is not None), default=None)
-    return tqdm(total=total, unit="frame", desc=frames.name, disable=not progress)
+    return tqdm(total=total, unit="frame", desc=frames.name)
 
 
 def has_window() -> bool:
@@ -1042,7 +1061,7 @@ class LiveSession:
     def record(self, output: Path | str | None, csv_path: Path | str | None = None) -> bool:
         """Write what follows to an annotated mp4 and a csv, until `stop_recording` or the end. False when not possible."""
         job = self._job
-        if job is None or not self.running:
+        if job is None or not self.running or job.stop.is_set():
             self.status = "Nothing to record: press Start first."
             return False
         try:
@@ -1050,16 +1069,17 @@ class LiveSession:
         except DataError as error:
             self._say(job, self.state, str(error))
             return False
-        self.stop_recording()
-        with job.recorder_lock:
-            job.recorder = recorder
+        job.close_recorder()
+        if not job.attach(recorder):
+            return False
         self._say(job, self.state, f"Recording {output or csv_path}.")
         return True
 
     def stop_recording(self) -> None:
         """Finish the files; does nothing when not recording."""
-        if self._job is not None:
+        if self.recording:
             self._job.close_recorder()
+            self._say(self._job, self.state, "The recording is saved.")
 
     def _say(self, job: _Job, state: str, status: str) -> None:
         if job is self._job:  # an old job that is still closing has no say
@@ -1077,7 +1097,7 @@ class LiveSession:
         except Exception as error:  # a model's bug, too little memory: the panel must say so and stay usable
             self._say(job, "failed", f"Stopped by an unexpected error, {type(error).__name__}: {error}")
         finally:
-            job.close_recorder()
+            job.close_recorder(for_good=True)
 
     def _play(self, job: _Job) -> None:
         if job.stop.is_set():
@@ -1171,13 +1191,23 @@ class _Job:
         self.source, self.paced, self.previous = source, paced, previous
         self.name, self.fps = str(source), DEFAULT_FPS
         self.stop, self.thread = threading.Event(), None
-        self.recorder, self.recorder_lock = None, threading.Lock()
+        self.recorder, self.recorder_lock, self.ended = None, threading.Lock(), False
 
-    def close_recorder(self) -> None:
+    def attach(self, recorder: Recorder) -> bool:
+        """Record from now on; False when the job ended meanwhile (the recorder is closed then)."""
         with self.recorder_lock:
-            recorder, self.recorder = self.recorder, None
-            if recorder is not None:
-                recorder.__exit__()
+            if self.ended:
+                recorder.close()
+                return False
+            self.recorder = recorder
+            return True
+
+    def close_recorder(self, for_good: bool = False) -> None:
+        with self.recorder_lock:
+            self.ended = self.ended or for_good
+            if self.recorder is not None:
+                self.recorder.close()
+                self.recorder = None
 
 
 _sessions: weakref.WeakSet[LiveSession] = weakref.WeakSet()
@@ -1196,7 +1226,11 @@ def _stop_all_sessions() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. 0: done; 2: input or output cannot be used (message on stderr); 130: ended by Ctrl-C."""
+    """The command line. Its exit code, with a message on stderr where it is not 0:
+
+    0 done; 1 a camera or stream broke off, what came before is written; 2 input or output that cannot be used;
+    130 ended by Ctrl-C, what came before is written.
+    """
     options = _parser().parse_args(argv)
     show = not options.headless
     if show and not has_window():
@@ -1209,6 +1243,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(summary)
+    if summary.broken:
+        print(f"error: {summary.broken}", file=sys.stderr)
+        return 1
     return 130 if summary.interrupted else 0
 
 

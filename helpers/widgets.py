@@ -1,0 +1,242 @@
+"""The notebook's live panel: ipywidgets round a `live.LiveSession`.
+
+The kernel stays free: the session's thread works, another one shows its newest picture a few times a second, and no
+callback waits for a camera or a model.
+"""
+from __future__ import annotations
+
+import html
+import threading
+import time
+import weakref
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+import ipywidgets as widgets
+import numpy as np
+
+from helpers.live import UNSURE, LivePicture, LiveSession, Pipeline
+
+PICTURES_PER_S = 15  # shown at most; the pipeline itself is not slowed down
+BARS_PER_S = 8
+JPEG_QUALITY = 75
+LARGEST_WIDTH = 960  # pixels sent to the browser
+ANOTHER = "another"
+
+# Okabe & Ito (2008): blue and orange differ for every reader.
+ACTION_COLOUR, EMOTION_COLOUR = "#0072B2", "#E69F00"
+
+
+class LivePanel(widgets.VBox):
+    """Source, Start, Pause, Stop, Record, Snapshot, settings; the picture, the probabilities and how it goes.
+
+    pipeline: `live.Pipeline`, used by this panel only. folder: where recordings and snapshots are written.
+    session: a `live.LiveSession` made elsewhere, by default a new one.
+    Only one panel is alive: making another (running the cell again) closes the one before and its camera.
+    """
+
+    _current: weakref.ref | None = None
+
+    def __init__(self, pipeline: Pipeline, folder: Path | str = "recordings", session: LiveSession | None = None):
+        previous = LivePanel._current() if LivePanel._current else None
+        if previous is not None:
+            previous.close()
+        self.session = session or LiveSession(pipeline)
+        self.folder = Path(folder)
+        self._lock, self._shower = threading.Lock(), None
+        self._shown_number, self._bars_due = None, 0.0
+        self._make_controls(pipeline)
+        self._make_displays()
+        self._connect()
+        super().__init__([
+            widgets.HBox([self.source, self.address]),
+            widgets.HBox([self.start, self.pause, self.stop, self.record, self.snapshot]),
+            widgets.HBox([self.threshold, self.smoothing, self.mirror]),
+            widgets.HBox([self.picture, widgets.VBox([self.action_bars, self.emotion_bars])]),
+            self.speed, self.status])
+        self._show_state()
+        LivePanel._current = weakref.ref(self)
+
+    def __repr__(self) -> str:
+        return "LivePanel()"  # the default one prints every child
+
+    def close(self) -> None:
+        """Stop, give the camera back, take the panel off the page; safe to call again."""
+        self.session.stop()
+        shower = self._shower
+        if shower is not None and shower is not threading.current_thread():
+            shower.join(2.0)
+        super().close()
+
+    # --- what it is made of
+
+    def _make_controls(self, pipeline: Pipeline) -> None:
+        self.source = widgets.Dropdown(description="Source", value="demo", options=[
+            ("Demo clip", "demo"), ("Camera 0", "0"), ("Camera 1", "1"), ("File, folder or address", ANOTHER)])
+        self.address = widgets.Text(placeholder="video.mp4, a folder of images, rtsp://… or http://…",
+                                    disabled=True, layout=widgets.Layout(width="24em"))
+        self.start = _button("Start", "play", "Open the source and begin", "success")
+        self.stop = _button("Stop", "stop", "End and give the camera back", "danger")
+        self.snapshot = _button("Snapshot", "camera", "Save the picture shown as PNG")
+        self.pause = _toggle("Pause", "pause", "Hold the answer")
+        self.record = _toggle("Record", "circle", "Write annotated video and timeline")
+        settings = pipeline.settings
+        threshold = settings.threshold
+        if threshold is None:
+            threshold = pipeline.action.threshold if pipeline.action else 0.5
+        self.threshold = widgets.FloatSlider(value=threshold, min=0, max=1, step=0.05, description="Threshold",
+                                             tooltip="An action less likely than this is shown as –")
+        self.smoothing = widgets.FloatSlider(value=settings.smoothing_s, min=0, max=2, step=0.1,
+                                             description="Smoothing s", tooltip="Seconds over which answers are smoothed")
+        self.mirror = widgets.Checkbox(value=False, description="Mirror", indent=False)
+
+    def _make_displays(self) -> None:
+        self.picture = widgets.Image(value=to_jpeg(_empty_picture()), format="jpeg",
+                                     layout=widgets.Layout(width="640px", max_width="100%", object_fit="contain"))
+        self.action_bars = widgets.HTML(layout=widgets.Layout(width="22em"))
+        self.emotion_bars = widgets.HTML(layout=widgets.Layout(width="22em"))
+        self.speed, self.status = widgets.HTML(), widgets.HTML()
+
+    def _connect(self) -> None:
+        self.source.observe(self._on_source, "value")
+        self.start.on_click(lambda _: self.begin())
+        self.stop.on_click(lambda _: self.session.stop(wait=False))
+        self.snapshot.on_click(lambda _: self.save_snapshot())
+        self.pause.observe(lambda change: self.session.pause(change.new), "value")
+        self.record.observe(self._on_record, "value")
+        for control in (self.threshold, self.smoothing):
+            control.observe(self._on_settings, "value")
+        self.mirror.observe(lambda change: setattr(self.session, "mirror", change.new), "value")
+
+    # --- what a person does
+
+    def begin(self) -> None:
+        """What the Start button does: open the chosen source and return at once."""
+        chosen = self.address.value if self.source.value == ANOTHER else self.source.value
+        with self._lock:
+            self.session.start(chosen)
+            if self._shower is None:
+                self._shower = threading.Thread(target=self._show_while_running, name="live-panel", daemon=True)
+                self._shower.start()
+
+    def save_snapshot(self) -> Path | None:
+        """Write the newest annotated picture as PNG into `folder`; None when there is none."""
+        latest = self.session.latest
+        if latest is None:
+            self.session.status = "No picture to save yet: press Start first."
+            path = None
+        else:
+            path = self._new_file(".png")
+            self.session.status = _save_png(path, latest.picture)
+        self._show_state()
+        return path
+
+    def _on_source(self, change) -> None:
+        self.address.disabled = change.new != ANOTHER
+
+    def _on_settings(self, _) -> None:
+        pipeline = self.session.pipeline
+        pipeline.settings = replace(pipeline.settings, threshold=self.threshold.value, smoothing_s=self.smoothing.value)
+
+    def _on_record(self, change) -> None:
+        if not change.new:
+            self.session.stop_recording()
+        elif not self.session.record(self._new_file(".mp4"), self._new_file(".csv")):
+            self.record.value = False
+        self._show_state()
+
+    def _new_file(self, suffix: str) -> Path:
+        return self.folder / f"live-{datetime.now():%Y%m%d-%H%M%S}{suffix}"
+
+    # --- what a person sees
+
+    def _show_while_running(self) -> None:
+        while True:
+            with self._lock:
+                if not self.session.running:
+                    self._shower = None
+                    break
+            self._show_latest()
+            self._show_state()
+            time.sleep(1 / PICTURES_PER_S)
+        self._show_latest()
+        self.pause.value = self.record.value = False
+        self._show_state()
+
+    def _show_latest(self) -> None:
+        latest = self.session.latest
+        if latest is None or latest is self._shown_number:
+            return
+        self._shown_number = latest
+        self.picture.value = to_jpeg(latest.picture)
+        if time.monotonic() >= self._bars_due:
+            self._bars_due = time.monotonic() + 1 / BARS_PER_S
+            self._show_numbers(latest)
+
+    def _show_numbers(self, latest: LivePicture) -> None:
+        result, pipeline = latest.result, self.session.pipeline
+        if pipeline.action:
+            self.action_bars.value = bars(f"Action: {result.action}", pipeline.action.labels,
+                                          result.action_probabilities, ACTION_COLOUR)
+        if pipeline.emotion:
+            face = max(result.faces, key=lambda face: face.box[2], default=None)
+            title = f"Face {face.face_id}: {face.emotion}" if face else f"Face: {UNSURE}"
+            self.emotion_bars.value = bars(title, pipeline.emotion.labels,
+                                           face.probabilities if face else np.zeros(0), EMOTION_COLOUR)
+        self.speed.value = (f"{latest.fps:.0f} frames a second · {result.latency_ms:.0f} ms from frame to answer · "
+                            f"{len(result.faces)} face{'s' if len(result.faces) != 1 else ''}")
+
+    def _show_state(self) -> None:
+        session, running = self.session, self.session.running
+        self.start.disabled = running
+        for control in (self.stop, self.pause, self.record):
+            control.disabled = not running
+        colour = "#D55E00" if session.state == "failed" else "inherit"
+        self.status.value = f'<div role="status" style="color:{colour}">{html.escape(session.status)}</div>'
+
+
+def bars(title: str, labels: tuple[str, ...], probabilities: np.ndarray, colour: str) -> str:
+    """HTML with a bar per label; probabilities (C,) in 0..1, or empty while there is no answer yet."""
+    rows = []
+    for index, label in enumerate(labels):
+        share = float(probabilities[index]) if len(probabilities) else 0.0
+        rows.append(f'<span>{html.escape(label.replace("_", " "))}</span>'
+                    f'<span style="background:#8883"><span style="display:block;height:1em;width:{share:.0%};'
+                    f'background:{colour}"></span></span><span style="text-align:right">{share:.0%}</span>')
+    return (f'<b>{html.escape(title.replace("_", " "))}</b><div style="display:grid;line-height:1.3;'
+            f'grid-template-columns:9em 1fr 3em;gap:2px 6px;align-items:center">{"".join(rows)}</div>')
+
+
+def to_jpeg(picture: np.ndarray) -> bytes:
+    """A uint8 BGR picture as JPEG, reduced to at most 960 pixels width."""
+    if picture.shape[1] > LARGEST_WIDTH:
+        scale = LARGEST_WIDTH / picture.shape[1]
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def _empty_picture() -> np.ndarray:
+    picture = np.full((480, 640, 3), 40, np.uint8)
+    cv2.putText(picture, "Press Start", (225, 250), cv2.FONT_HERSHEY_SIMPLEX, 1, (200, 200, 200), 2, cv2.LINE_AA)
+    return picture
+
+
+def _save_png(path: Path, picture: np.ndarray) -> str:
+    """What happened, in words."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    except OSError as error:
+        return f"{path}: cannot be written ({error.strerror}). Choose another folder."
+    return f"Saved {path}."
+
+
+def _button(text: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:
+    return widgets.Button(description=text, icon=icon, tooltip=tooltip, button_style=style,
+                          layout=widgets.Layout(width="7.5em"))
+
+
+def _toggle(text: str, icon: str, tooltip: str) -> widgets.ToggleButton:
+    return widgets.ToggleButton(description=text, icon=icon, tooltip=tooltip, layout=widgets.Layout(width="7.5em"))
