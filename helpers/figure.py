@@ -29,12 +29,9 @@ class Pose:
     hanging down. Side 0 is left in the picture when the figure faces the camera, side 1 right.
     """
 
-    arms: np.ndarray = field(
-        default_factory=lambda: np.zeros((2, 2, 2))
-    )  # side, upper arm | forearm, angle
-    legs: np.ndarray = field(
-        default_factory=lambda: np.zeros((2, 2, 2))
-    )  # side, thigh | shin, angle
+    # axes: side, upper arm | forearm or thigh | shin, angle
+    arms: np.ndarray = field(default_factory=lambda: np.zeros((2, 2, 2)))
+    legs: np.ndarray = field(default_factory=lambda: np.zeros((2, 2, 2)))
     heading: float = 0.0  # 0 faces the camera
     lean: float = 0.0  # trunk forwards
     tilt: float = 0.0  # trunk sideways
@@ -107,9 +104,8 @@ def _wave_arms(pose: Pose, t: float, style: Style, sides: Iterable[int]) -> None
     raised = ease((t - style.start + 0.7) / 0.5)
     pose.heading *= 0.6  # people face whom they wave at
     for side in sides:
-        opposite = (
-            np.pi if side == 1 and style.route > 0.85 else 0.0
-        )  # a few wave their hands in parallel
+        # a few wave their hands in parallel
+        opposite = np.pi if side == 1 and style.route > 0.85 else 0.0
         swing = style.amplitude * style.wave(1.0 + 0.9 * style.variant, t, opposite)
         upper = (1 - style.variant) * (2.25 + 0.7 * swing) + style.variant * (1.35 + 0.1 * swing)
         fore = (1 - style.variant) * (2.4 + 0.85 * swing) + style.variant * (2.95 + 0.5 * swing)
@@ -220,9 +216,8 @@ def _go(pose: Pose, t: float, style: Style, speed: float) -> None:
     pose.heading = heading
     if half == 0:
         return
-    leg = max(
-        2 * half / speed, min(style.seconds, 2.5)
-    )  # never faster than the gait, never gone before the clip ends
+    # seconds for one way: never faster than the gait, never gone before a short clip ends
+    leg = max(2 * half / speed, min(style.seconds, 2.5))
     turns = style.seconds > leg
     lap, part = divmod(t / leg if turns else (t - style.seconds / 2) / leg + 0.5, 1.0)
     along = half * (2 * part - 1) * (-1 if lap % 2 else 1)

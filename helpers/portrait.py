@@ -95,9 +95,8 @@ class _Face:
 
     def _pixels(self, points: Sequence) -> np.ndarray:
         points = np.array(points, float)
-        points[:, 0] = points[:, 0] * self.width + self.yaw * (
-            1 - points[:, 0] ** 2
-        )  # the middle moves most when a head turns
+        middle = 1 - points[:, 0] ** 2  # moves most when a head turns
+        points[:, 0] = points[:, 0] * self.width + self.yaw * middle
         return np.round((points @ self.axes.T + self.origin) * 2**SUBPIXEL).astype(np.int32)
 
     def _fill(self, points: Sequence, tone: float) -> None:

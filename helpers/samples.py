@@ -360,10 +360,8 @@ DEMO_BODY = Body(shirt=(70, 48, 40), trousers=(62, 44, 38), skin=(140, 165, 215)
 # The photograph that matplotlib ships: Grace Hopper, US Navy, public domain. Outline of cap, head
 # and collar, and the point that takes the place of the figure's face, in pixels of that picture.
 PHOTO = "grace_hopper.jpg"
-PHOTO_LIPS, PHOTO_GAPE = (
-    (270, 277),
-    (30, 20),
-)  # where they meet; half width, height of the open mouth
+PHOTO_LIPS = (270, 277)  # where they meet
+PHOTO_GAPE = (30, 20)  # half width and height of the open mouth
 PHOTO_OUTLINE = ((180, 80), (184, 56), (212, 34), (258, 24), (304, 34), (336, 62), (345, 92),
                  (366, 98), (368, 150), (371, 190), (366, 230), (354, 268), (334, 304), (326, 316),
                  (328, 345), (300, 410), (262, 470), (236, 415), (208, 350), (206, 306),
@@ -425,13 +423,8 @@ def _demo_moment(t: float) -> tuple[Pose, Camera, dict[str, float]]:
     now = max(k for k, (start, _, _) in enumerate(sections) if start <= t)
     before, share = max(now - 1, 0), ease((t - sections[now][0]) / 0.5)
     poses = [_demo_pose(k, t - sections[k][0]) for k in (before, now)]
-    pose = Pose(
-        **{
-            f.name: _mix(*(getattr(p, f.name) for p in poses), share)
-            for f in fields(Pose)
-            if f.name != "hips"
-        }
-    )
+    names = [field.name for field in fields(Pose) if field.name != "hips"]  # nobody walks here
+    pose = Pose(**{name: _mix(*(getattr(p, name) for p in poses), share) for name in names})
     near, far = (DEMO_FRAMINGS[DEMO_SCRIPT[k][2]] for k in (before, now))
     back = ease((t - sections[now][0]) / DEMO_SCRIPT[now][0])
     camera = replace(far, span=_mix(near.span, far.span, back), top=_mix(near.top, far.top, back))
@@ -442,22 +435,10 @@ def _demo_moment(t: float) -> tuple[Pose, Camera, dict[str, float]]:
 
 def _demo_pose(section: int, t: float) -> Pose:
     action = DEMO_SCRIPT[section][1]
-    variant = (
-        0.65 if DEMO_SCRIPT[section][2] == "near" else 0.2
-    )  # close up, only the forearms have room to wave
-    style = Style(
-        seconds=4,
-        heading=0.0,
-        reach=1,
-        rate=1.0,
-        phase=-1.5,
-        amplitude=1.1,
-        variant=variant,
-        route=0.5,
-        side=1,
-        start=0.5,
-        elbow=0.25,
-    )
+    # close up, only the forearms have room to wave
+    variant = 0.65 if DEMO_SCRIPT[section][2] == "near" else 0.2
+    style = Style(seconds=4, heading=0.0, reach=1, rate=1.0, phase=-1.5, amplitude=1.1,
+                  variant=variant, route=0.5, side=1, start=0.5, elbow=0.25)
     pose = rest(t, style)
     MOTIONS[action](pose, t, style)
     return pose
@@ -465,11 +446,9 @@ def _demo_pose(section: int, t: float) -> Pose:
 
 def _mix(a: object, b: object, share: float) -> object:
     """Between two numbers, arrays or tuples."""
-    return (
-        tuple(_mix(x, y, share) for x, y in zip(a, b))
-        if isinstance(a, tuple)
-        else a + (b - a) * share
-    )
+    if isinstance(a, tuple):
+        return tuple(_mix(x, y, share) for x, y in zip(a, b))
+    return a + (b - a) * share
 
 
 @lru_cache(maxsize=1)
