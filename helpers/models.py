@@ -1,0 +1,125 @@
+"""The two networks: MobileNetV2 + LSTM for actions and Mini-Xception for emotions, in functional Keras 3."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+from keras import layers, regularizers
+
+from helpers.datasets import DataError
+
+TUNED_FROM = "block_13_expand"  # MobileNetV2's layers from here on are fine-tuned, those before it stay as ImageNet left them
+BACKBONE_SIDE = 224  # the input side that Keras's published MobileNetV2 weights were trained at
+
+
+# --------------------------------------------------------------------------------------------------- emotion
+
+def build_mini_xception(classes: int, size: int = 48, stem: int = 8, widths: tuple[int, ...] = (16, 32, 64, 128),
+                        dropout: float = 0.3, l2: float = 1e-4) -> keras.Model:
+    """Mini-Xception (Arriaga, Valdenegro-Toro & Plöger, 2017, arXiv:1710.07557).
+
+    Two plain convolutions, one residual block of separable convolutions per entry of `widths` (each halves the side),
+    a convolution that turns the last feature maps into one map per class, and their average.
+
+    Input float32 (size, size, 1), standardised (`faces.FacePreprocessor`); output float32 (classes,) softmax.
+    stem: filters of the two first convolutions. dropout: rate in front of the last convolution.
+    l2: weight decay of every convolution kernel.
+    """
+    penalty = regularizers.L2(l2) if l2 else None
+    inputs = keras.Input((size, size, 1), name="face")
+    x = inputs
+    for number in (1, 2):
+        x = layers.Conv2D(stem, 3, padding="same", use_bias=False, kernel_regularizer=penalty, name=f"stem{number}")(x)
+        x = layers.BatchNormalization(name=f"stem{number}_norm")(x)
+        x = layers.Activation("relu", name=f"stem{number}_relu")(x)
+    for number, width in enumerate(widths, 1):
+        x = _residual_block(x, width, penalty, f"block{number}")
+    x = layers.Dropout(dropout, name="dropout")(x)
+    x = layers.Conv2D(classes, 3, padding="same", kernel_regularizer=penalty, name="class_maps")(x)
+    x = layers.GlobalAveragePooling2D(name="average")(x)
+    return keras.Model(inputs, layers.Activation("softmax", name="emotion")(x), name="mini_xception")
+
+
+def _residual_block(x, width: int, penalty, name: str):
+    """Two separable convolutions and a pooling, beside a strided 1x1 convolution, added."""
+    shortcut = layers.Conv2D(width, 1, strides=2, padding="same", use_bias=False, kernel_regularizer=penalty,
+                             name=f"{name}_shortcut")(x)
+    shortcut = layers.BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
+    for part in ("a", "b"):
+        x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False, depthwise_regularizer=penalty,
+                                   pointwise_regularizer=penalty, name=f"{name}{part}")(x)
+        x = layers.BatchNormalization(name=f"{name}{part}_norm")(x)
+        if part == "a":
+            x = layers.Activation("relu", name=f"{name}a_relu")(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same", name=f"{name}_pool")(x)
+    return layers.Add(name=f"{name}_add")([x, shortcut])
+
+
+# --------------------------------------------------------------------------------------------------- action
+
+def build_backbone(size: int, weights: str | None = "imagenet") -> keras.Model:
+    """MobileNetV2 (Sandler et al., 2018) without its classifier: float32 (size, size, 3) in [-1, 1] to (1280,).
+
+    weights: "imagenet" needs Keras's weight file, downloaded once or found below KERAS_HOME. Without either, raises
+    DataError. None starts from random weights (the smoke profile, which must work offline).
+    """
+    model = keras.applications.MobileNetV2((size, size, 3), include_top=False, pooling="avg", weights=None)
+    if weights == "imagenet":
+        try:  # the file for 224 pixels fits every side: the network is fully convolutional
+            source = keras.applications.MobileNetV2((BACKBONE_SIDE, BACKBONE_SIDE, 3), include_top=False,
+                                                    pooling="avg", weights="imagenet")
+        except Exception as error:
+            raise DataError("MobileNetV2's ImageNet weights could not be downloaded and are not in KERAS_HOME "
+                            f"({keras.config.keras_home() if hasattr(keras.config, 'keras_home') else '~/.keras'}); "
+                            f"put the file into its models/ folder ({error})") from error
+        model.set_weights(source.get_weights())
+    return model
+
+
+def build_action_head(classes: int, length: int, features: int = 1280, units: int = 128, dropout: float = 0.5,
+                      l2: float = 1e-4) -> keras.Model:
+    """LSTM over the features of a clip: float32 (length, features) to float32 (classes,) softmax.
+
+    The LSTM's states are averaged over time: an action may end before the window does.
+    """
+    penalty = regularizers.L2(l2) if l2 else None
+    inputs = keras.Input((length, features), name="features")
+    x = layers.LayerNormalization(name="feature_norm")(inputs)
+    x = layers.Dropout(dropout, name="feature_dropout")(x)
+    x = layers.LSTM(units, return_sequences=True, kernel_regularizer=penalty, name="lstm")(x)
+    x = layers.GlobalAveragePooling1D(name="average")(x)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="action")(x), name="action_head")
+
+
+def join_action_model(backbone: keras.Model, head: keras.Model) -> keras.Model:
+    """The whole network: float32 (length, size, size, 3) clip to (classes,), MobileNetV2 in TimeDistributed + LSTM."""
+    length = head.input_shape[1]
+    inputs = keras.Input((length, *backbone.input_shape[1:]), name="clip")
+    features = layers.TimeDistributed(backbone, name="frame_features")(inputs)
+    return keras.Model(inputs, head(features), name="action_model")
+
+
+def split_action_model(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """(backbone, head) of a joined model: what the live system runs, once per frame and once per window."""
+    return model.get_layer("frame_features").layer, model.get_layer("action_head")
+
+
+def split_backbone(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """(trunk, tail): the frozen part up to `TUNED_FROM` and the part that is fine-tuned. Both share the backbone's layers.
+
+    The tail's batch normalisation keeps ImageNet's statistics: batches of a few similar frames would spoil them.
+    """
+    seam = backbone.get_layer(TUNED_FROM).input
+    trunk = keras.Model(backbone.input, seam, name="trunk")
+    tail = keras.Model(seam, backbone.output, name="tail")
+    trunk.trainable = False
+    for layer in tail.layers:
+        layer.trainable = not isinstance(layer, layers.BatchNormalization)
+    return trunk, tail
+
+
+def join_tail(tail: keras.Model, head: keras.Model) -> keras.Model:
+    """What fine-tuning trains: float32 (length, side, side, channels) trunk features of a clip to (classes,)."""
+    inputs = keras.Input((head.input_shape[1], *tail.input_shape[1:]), name="trunk_features")
+    return keras.Model(inputs, head(layers.TimeDistributed(tail, name="frame_features")(inputs)), name="tail_and_head")

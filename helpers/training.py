@@ -1,0 +1,393 @@
+"""Training that can be stopped, continued, and shown again: data feeding, losses, schedules, `fit_or_load`."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import cv2
+import joblib
+import keras
+import numpy as np
+import pandas
+
+from helpers.artifacts import ARTIFACTS, KerasFunction
+from helpers.clips import Augmentation, ClipSpec, video_steps, windows
+from helpers.datasets import REPOSITORY, DataError, Sample, Skipped
+from helpers.faces import FaceFinder, FacePreprocessor, FaceSpec, crop_samples
+
+PROFILES = ("cached", "smoke", "full")
+WORK = REPOSITORY / ".cache" / "training"  # checkpoints of unfinished trainings
+
+memory = joblib.Memory(REPOSITORY / ".cache" / "arrays", verbose=0)  # arrays that cost minutes, keyed by their inputs
+
+
+def profile() -> str:
+    """The value of HAR_PROFILE: "cached" (show committed results), "smoke" (train for seconds) or "full"."""
+    name = os.environ.get("HAR_PROFILE", "cached")
+    if name not in PROFILES:
+        raise DataError(f"HAR_PROFILE={name!r}: must be one of {', '.join(PROFILES)}")
+    return name
+
+
+# --------------------------------------------------------------------------------------------------- fit or load
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training: where its files are, how it was configured, how it went.
+
+    history: per epoch lists (loss, accuracy, val_loss, val_accuracy, ...). provenance: when, on what, how long.
+    """
+
+    folder: Path
+    config: dict
+    history: dict[str, list[float]]
+    provenance: dict
+
+    def best(self, metric: str = "val_accuracy") -> tuple[int, float]:
+        """(epoch counted from 1, value) of the best epoch."""
+        values = self.history[metric]
+        epoch = int(np.argmin(values) if "loss" in metric else np.argmax(values))
+        return epoch + 1, float(values[epoch])
+
+
+def fit_or_load(name: str, config: dict, train: Callable[[dict, Path], dict], epochs_in_smoke: int = 2) -> Run:
+    """The run `name` (a folder below artifacts/): loaded in the cached profile, trained in the others.
+
+    config: everything that decides the result; JSON types only.
+    train: called as train(config, folder). It writes its models and predictions into `folder`, keeps its checkpoints
+        in `folder/work`, and returns the history.
+
+    "cached" raises DataError when nothing is committed or when `config` is not what the committed run was trained
+    with: a stale result is never shown. "full" continues an interrupted training and keeps a finished one whose
+    configuration is the same; delete its folder to train it again. "smoke" trains for `epochs_in_smoke` epochs in a
+    temporary folder.
+    """
+    config = json.loads(json.dumps(config))
+    folder = ARTIFACTS / name
+    if profile() == "smoke":
+        with tempfile.TemporaryDirectory() as temporary:
+            return _train({**config, "epochs": epochs_in_smoke}, train, Path(temporary) / "run", Path(temporary))
+    if profile() == "full" and not _finished(folder, config):
+        key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+        _train(config, train, WORK / f"{name.replace('/', '-')}-{key}", folder)
+    run = load_run(folder)
+    _check_config(folder, run.config, config)
+    print(f"{name}: {run.provenance['epochs']} epochs, trained {run.provenance['date']} in "
+          f"{run.provenance['minutes']:.1f} min on {run.provenance['machine']}")
+    return run
+
+
+def load_run(folder: Path) -> Run:
+    """The run recorded in `folder`/history.json. Raises DataError when it is missing or damaged."""
+    path = Path(folder) / "history.json"
+    try:
+        record = json.loads(path.read_text())
+        return Run(Path(folder), record["config"], record["history"], record["provenance"])
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such run; train it with HAR_PROFILE=full (`make retrain`)") from None
+    except (json.JSONDecodeError, KeyError) as error:
+        raise DataError(f"{path}: damaged ({error}); restore it from git or delete the folder and retrain") from error
+
+
+def _finished(folder: Path, config: dict) -> bool:
+    return (folder / "history.json").is_file() and load_run(folder).config == config
+
+
+def _check_config(folder: Path, recorded: dict, asked: dict) -> None:
+    changed = sorted(k for k in {*recorded, *asked} if recorded.get(k) != asked.get(k))
+    if changed:
+        lines = [f"  {k}: recorded {recorded.get(k)!r}, asked {asked.get(k)!r}" for k in changed]
+        raise DataError(f"{folder}: was trained with another configuration:\n" + "\n".join(lines)
+                        + "\nSet it back, or train anew with HAR_PROFILE=full (`make retrain`).")
+
+
+def _train(config: dict, train: Callable[[dict, Path], dict], work: Path, folder: Path) -> Run:
+    """Train in `work`; move what it wrote to `folder` only when it is finished."""
+    work.mkdir(parents=True, exist_ok=True)
+    history = train(config, work)
+    minutes = sum(history.pop("seconds", [])) / 60
+    provenance = {"date": date.today().isoformat(), "minutes": round(minutes, 2), "epochs": len(history["loss"]),
+                  "machine": f"{os.cpu_count()} cores, Keras {keras.__version__} ({keras.backend.backend()}), "
+                             f"Python {platform.python_version()}"}
+    history = {key: [round(float(v), 6) for v in values] for key, values in history.items()}
+    shutil.rmtree(work / "work", ignore_errors=True)
+    (work / "history.json").write_text(json.dumps({"config": config, "provenance": provenance, "history": history}))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in work.iterdir():
+        if path.is_file():
+            shutil.move(path, folder / path.name)
+    return load_run(folder)
+
+
+def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed: int,
+        keep_best: bool = True) -> dict[str, list[float]]:
+    """`model.fit` that survives being killed: a second call continues after the last finished epoch.
+
+    keep_best: end with the weights of the epoch with the best validation accuracy; otherwise with the last epoch's,
+        for when the validation data are what is reported.
+    Returns the history of all epochs, also those before a restart, with the seconds that each took.
+    """
+    keras.utils.set_random_seed(seed)
+    work.mkdir(parents=True, exist_ok=True)
+    log, best, last = work / "log.csv", work / "best.weights.h5", work / "last.weights.h5"
+    done = pandas.read_csv(log) if log.is_file() and log.stat().st_size else pandas.DataFrame()
+    if len(done) < epochs:
+        best_so_far = float(done["val_accuracy"].max()) if "val_accuracy" in done else None
+        model.fit(training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[
+            keras.callbacks.BackupAndRestore(work / "backup", delete_checkpoint=False),
+            EpochSeconds(),
+            keras.callbacks.CSVLogger(log, append=True),
+            keras.callbacks.ModelCheckpoint(last, save_weights_only=True),
+            keras.callbacks.ModelCheckpoint(best, monitor="val_accuracy", mode="max", save_best_only=True,
+                                            save_weights_only=True, initial_value_threshold=best_so_far)
+            if validation is not None else keras.callbacks.Callback(),
+        ])
+    model.load_weights(best if keep_best and validation is not None else last)
+    table = pandas.read_csv(log).drop_duplicates("epoch", keep="last").drop(columns="epoch")
+    return {column: table[column].tolist() for column in table}
+
+
+class EpochSeconds(keras.callbacks.Callback):
+    """Adds the wall-clock seconds of each epoch to the logs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["seconds"] = round(time.perf_counter() - self._start, 2)
+
+
+# --------------------------------------------------------------------------------------------------- ingredients
+
+def capped_class_weights(targets: np.ndarray, classes: int, cap: float) -> np.ndarray:
+    """float32 (classes,): inverse class frequency, at most `cap`, then scaled so that the mean over samples is 1.
+
+    Without the cap FER-2013's "disgust" (1.5 % of the faces) would weigh 16 times "happy" and teach noise.
+    """
+    counts = np.bincount(targets, minlength=classes)
+    weights = np.minimum(len(targets) / (classes * np.maximum(counts, 1)), cap)
+    return (weights / (weights * counts).sum() * len(targets)).astype(np.float32)
+
+
+def mixup(images: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Blend each sample of a batch with another one (Zhang et al., 2018, arXiv:1710.09412).
+
+    images (N, ...), targets (N, classes) one-hot or soft. The share of the first is drawn per sample from
+    Beta(alpha, alpha) and is at least one half, so a sample stays mostly itself.
+    """
+    if alpha <= 0:
+        return images, targets
+    share = rng.beta(alpha, alpha, len(images)).astype(np.float32)
+    share = np.maximum(share, 1 - share)
+    partner = rng.permutation(len(images))
+    wide = share.reshape(-1, *[1] * (images.ndim - 1))
+    return (wide * images + (1 - wide) * images[partner],
+            share[:, None] * targets + (1 - share[:, None]) * targets[partner])
+
+
+def cosine_with_warmup(rate: float, steps: int, warmup_share: float = 0.05) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Learning rate per step: linear from 0 to `rate` in the first share of the steps, then half a cosine to 0
+    (Loshchilov & Hutter, 2017, arXiv:1608.03983)."""
+    warmup = max(1, int(steps * warmup_share))
+    return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warmup), warmup_target=rate, warmup_steps=warmup)
+
+
+def make_optimizer(name: str, rate: float, steps: int) -> keras.optimizers.Optimizer:
+    """One of the compared optimizers. `steps` is the length of the whole training in batches.
+
+    "sgd" has Nesterov momentum 0.9; "adam", "adagrad" are Keras's; "adamw" adds weight decay 1e-4 and the cosine
+    schedule with warm-up. The first three keep a constant rate, as the course compares them.
+    """
+    optimizers = {
+        "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+        "adam": lambda: keras.optimizers.Adam(rate),
+        "adagrad": lambda: keras.optimizers.Adagrad(rate),
+        "adamw": lambda: keras.optimizers.AdamW(cosine_with_warmup(rate, steps), weight_decay=1e-4),
+    }
+    if name not in optimizers:
+        raise ValueError(f"optimizer must be one of {', '.join(optimizers)}, got {name!r}")
+    return optimizers[name]()
+
+
+# --------------------------------------------------------------------------------------------------- emotion
+
+def content_key(samples: list[Sample]) -> str:
+    """SHA-256 over the content of the files: a changed, added or removed file never reads an old cache entry."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(hashlib.sha256(sample.path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def face_arrays(samples: list[Sample], labels: tuple[str, ...], spec: FaceSpec) -> tuple[np.ndarray, np.ndarray]:
+    """(crops uint8 (N, size, size), targets int (N,)) of images that are already cut to the face; cached on disk."""
+    if not samples:
+        raise DataError("no face images to read")
+    crops = _cached_crops(content_key(samples), spec.as_dict(), samples)
+    return crops, np.array([labels.index(sample.label) for sample in samples])
+
+
+@memory.cache(ignore=["samples"])
+def _cached_crops(key: str, spec: dict, samples: list[Sample]) -> np.ndarray:
+    return crop_samples(samples, FacePreprocessor(FaceSpec(**spec)), FaceFinder())[0]
+
+
+def augment_faces(crops: np.ndarray, rng: np.random.Generator, degrees: float = 12, shift: float = 0.08,
+                  zoom: float = 0.12) -> np.ndarray:
+    """Random mirror, rotation (degrees), shift and zoom (shares of the side) of uint8 crops (N, size, size).
+
+    The ranges cover the alignment's own errors. Light is not varied: CLAHE and standardisation remove it.
+    """
+    size = crops.shape[1]
+    out = np.empty_like(crops)
+    for index, crop in enumerate(crops):
+        matrix = cv2.getRotationMatrix2D((size / 2, size / 2), rng.uniform(-degrees, degrees), 1 + rng.uniform(-zoom, zoom))
+        matrix[:, 2] += rng.uniform(-shift, shift, 2) * size
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        out[index] = cv2.warpAffine(np.ascontiguousarray(crop), matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return out
+
+
+class FaceBatches(keras.utils.PyDataset):
+    """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> mixup.
+
+    Gives (images float32 (B, size, size, 1), targets float32 (B, classes), weights float32 (B,)).
+    """
+
+    def __init__(self, crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, batch: int, seed: int,
+                 mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True):
+        super().__init__()
+        self.crops, self.targets, self.preprocessor, self.batch = crops, targets, preprocessor, batch
+        self.seed, self.mixup_alpha, self.augment, self.epoch = seed, mixup_alpha, augment, 0
+        self.weights = np.ones(targets.shape[1], np.float32) if weights is None else weights
+        self.order = np.random.default_rng(seed).permutation(len(crops))
+
+    def __len__(self) -> int:
+        return int(np.ceil(len(self.crops) / self.batch))
+
+    def __getitem__(self, index: int):
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        chosen = self.order[index * self.batch:(index + 1) * self.batch]
+        crops = augment_faces(self.crops[chosen], rng) if self.augment else self.crops[chosen]
+        images, targets = mixup(self.preprocessor.normalise(crops), self.targets[chosen], self.mixup_alpha, rng)
+        return images, targets, targets @ self.weights
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.crops))
+
+
+def compile_emotion(model: keras.Model, optimizer: keras.optimizers.Optimizer, smoothing: float, gamma: float) -> None:
+    """Cross-entropy with label smoothing (Szegedy et al., 2016) and a mild focal factor (Lin et al., 2017)."""
+    loss = keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=gamma, label_smoothing=smoothing)
+    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])
+
+
+def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> dict[str, list[float]]:
+    """Train `model` on face crops as `config` says; returns the history.
+
+    config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed.
+    data: train and val crops uint8 (N, size, size), train_targets and val_targets int (N,), preprocessor.
+    """
+    classes = model.output_shape[-1]
+    one_hot = np.eye(classes, dtype=np.float32)
+    batches = FaceBatches(data["train"], one_hot[data["train_targets"]], data["preprocessor"], config["batch"],
+                          config["seed"], config["mixup_alpha"],
+                          capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]))
+    optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"])
+    compile_emotion(model, optimizer, config["label_smoothing"], config["focal_gamma"])
+    validation = (data["preprocessor"].normalise(data["val"]), one_hot[data["val_targets"]])
+    return fit(model, batches, validation, config["epochs"], work / "work", config["seed"])
+
+
+# --------------------------------------------------------------------------------------------------- action
+
+def weights_key(model: keras.Model) -> str:
+    """SHA-256 over a model's weights."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def draw_augmentations(copies: int, seed: int) -> list[Augmentation]:
+    """`copies` augmentations, the first of which changes nothing."""
+    rng = np.random.default_rng(seed)
+    return [Augmentation(), *(Augmentation.draw(rng) for _ in range(copies - 1))]
+
+
+def trunk_features(samples: list[Sample], spec: ClipSpec, trunk: keras.Model, copies: int, seed: int,
+                   skipped: list[Skipped] | None = None) -> tuple[list[list[np.ndarray]], list[Sample]]:
+    """Per sample and augmented copy float16 (steps, side, side, channels), and the samples that could be read.
+
+    The frozen trunk sees every frame once; the answer is cached on disk by the video's content, the clip's
+    specification, the augmentation and the trunk's weights. A video that cannot be read is appended to `skipped`;
+    without that list it is raised.
+    """
+    key, function = weights_key(trunk), KerasFunction(trunk)
+    features, used = [], []
+    for index, sample in enumerate(samples):
+        try:
+            features.append([
+                _cached_trunk(content_key([sample]), spec.as_dict(), augmentation, key, sample.path, function)
+                for augmentation in draw_augmentations(copies, seed * 100_003 + index)])
+            used.append(sample)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(Skipped(sample.path, str(error)))
+    return features, used
+
+
+@memory.cache(ignore=["path", "function"])
+def _cached_trunk(content: str, spec: dict, augmentation: Augmentation, weights: str, path: Path, function) -> np.ndarray:
+    return function(video_steps(path, ClipSpec(**spec), augmentation), batch=16).astype(np.float16)
+
+
+class ClipBatches(keras.utils.PyDataset):
+    """Shuffled batches of clips: of each video a random augmented copy and a random window of `length` steps.
+
+    features: per video a list of copies (steps, ...). Gives (clips float32 (B, length, ...), targets (B, classes)).
+    """
+
+    def __init__(self, features: list[list[np.ndarray]], targets: np.ndarray, length: int, batch: int, seed: int,
+                 repeats: int = 1):
+        super().__init__()
+        self.features, self.targets, self.length, self.batch = features, targets, length, batch
+        self.seed, self.repeats, self.epoch = seed, repeats, -1
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return int(np.ceil(len(self.order) / self.batch))
+
+    def __getitem__(self, index: int):
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        chosen = self.order[index * self.batch:(index + 1) * self.batch]
+        clips = [self._clip(self.features[number], rng) for number in chosen]
+        return np.stack(clips).astype(np.float32), self.targets[chosen]
+
+    def _clip(self, copies: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        steps = copies[rng.integers(len(copies))]
+        start = rng.integers(max(1, len(steps) - self.length + 1))
+        return steps[np.minimum(np.arange(start, start + self.length), len(steps) - 1)]
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        rng = np.random.default_rng((self.seed, self.epoch))
+        self.order = np.concatenate([rng.permutation(len(self.features)) for _ in range(self.repeats)])
+
+
+def video_probabilities(model, features: list[np.ndarray], spec: ClipSpec) -> np.ndarray:
+    """float32 (videos, classes): a model's answers averaged over the windows of each video's un-augmented features."""
+    return np.stack([model(windows(steps.astype(np.float32), spec)).mean(axis=0) for steps in features])
