@@ -25,7 +25,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -1091,7 +1091,7 @@ class LiveSession:
             job.previous = None
         try:
             self._play(job)
-            self._say(job, "stopped", f"Stopped. {job.name} is closed.")
+            self._say(job, "stopped", f"Stopped; {job.name} is closed.")
         except DataError as error:
             self._say(job, "failed", str(error))
         except Exception as error:  # a model's bug, too little memory: the panel must say so and stay usable
@@ -1104,10 +1104,12 @@ class LiveSession:
             return
         rate = FrameRate()
         self.pipeline.reset()
-        with self._opener(job.source) as source:
+        with ExitStack() as stack:
+            source = stack.enter_context(self._opener(job.source))
+            frames = self._newest(source, job.stop) if source.is_live else self._in_order(source, job)
+            stack.enter_context(closing(frames))  # ends the reader before the source is released, whatever happens
             job.name, job.fps = source.name, source.fps
             self._say(job, "running", f"Running: {source.name}.")
-            frames = self._newest(source, job.stop) if source.is_live else self._in_order(source, job)
             for number, (frame, time_s, waited_ms) in enumerate(frames):
                 if self._paused.is_set():
                     continue

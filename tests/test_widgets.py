@@ -1,0 +1,204 @@
+"""The live panel in plain Python and inside a real kernel, where other cells must run while it streams."""
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from helpers import live
+from helpers.datasets import REPOSITORY
+from helpers.widgets import LARGEST_WIDTH, LivePanel, bars, to_jpeg
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Two seconds that get brighter."""
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    with live.VideoWriter(path) as writer:
+        for number in range(50):
+            writer.write(np.full((240, 320, 3), 5 * number, np.uint8))
+    return path
+
+
+@pytest.fixture
+def panel(tmp_path):
+    panel = LivePanel(live.Pipeline(None, None, None), folder=tmp_path / "out")
+    yield panel
+    panel.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("live-")]
+
+
+def choose(panel, path):
+    panel.source.value = "another"
+    panel.address.value = str(path)
+
+
+def wait_for(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_start_shows_pictures_and_stop_gives_the_buttons_back(panel, clip):
+    choose(panel, clip)
+    before = panel.picture.value
+    started = time.monotonic()
+    panel.start.click()
+    assert time.monotonic() - started < 0.2, "a callback never waits"
+    wait_for(lambda: panel.picture.value != before, 1.0)
+    assert panel.start.disabled and not panel.stop.disabled
+    panel.stop.click()
+    wait_for(lambda: not panel.start.disabled)
+    assert panel.stop.disabled and "clip.mp4 is closed" in panel.status.value
+
+
+def test_the_end_of_a_file_is_shown_and_start_works_again(panel, clip):
+    choose(panel, clip)
+    for _ in range(2):
+        panel.start.click()
+        wait_for(lambda: not panel.start.disabled and "closed" in panel.status.value)
+        picture = cv2.imdecode(np.frombuffer(panel.picture.value, np.uint8), cv2.IMREAD_COLOR)
+        assert picture[200:].mean() > 235, "the last picture is the one that stays"
+        assert "frames a second" in panel.speed.value
+
+
+@pytest.mark.parametrize("source, words", [("97", "camera 97"), ("nowhere.mp4", "nowhere.mp4"), ("", "no source")])
+def test_a_source_that_fails_is_said(source, words, panel):
+    choose(panel, source)
+    panel.start.click()
+    wait_for(lambda: words in panel.status.value.lower())
+    wait_for(lambda: not panel.start.disabled)
+
+
+def test_sliders_reach_the_pipeline_and_mirror_the_session(panel):
+    panel.threshold.value, panel.smoothing.value, panel.mirror.value = 0.75, 1.2, True
+    assert panel.session.pipeline.settings == live.LiveSettings(threshold=0.75, smoothing_s=1.2)
+    assert panel.session.mirror
+
+
+def test_record_and_snapshot(panel, clip, tmp_path):
+    choose(panel, clip)
+    panel.start.click()
+    wait_for(lambda: panel.session.latest is not None)
+    panel.record.value = True
+    assert panel.session.recording
+    time.sleep(0.4)
+    path = panel.save_snapshot()
+    assert cv2.imread(str(path)).shape == (240, 320, 3) and str(path) in panel.status.value
+    panel.record.value = False
+    (video,) = (tmp_path / "out").glob("*.mp4")
+    (timeline,) = (tmp_path / "out").glob("*.csv")
+    assert cv2.VideoCapture(str(video)).read()[0]
+    assert timeline.read_text(encoding="utf-8").count("\n") > 3
+
+
+def test_record_and_snapshot_before_start_say_what_to_do(panel):
+    panel.record.value = True
+    assert not panel.record.value and "press Start first" in panel.status.value
+    assert panel.save_snapshot() is None
+
+
+def test_a_folder_that_cannot_be_written_is_said(panel, clip, tmp_path):
+    (tmp_path / "out").touch()
+    choose(panel, clip)
+    panel.start.click()
+    wait_for(lambda: panel.session.latest is not None)
+    panel.record.value = True
+    assert not panel.record.value and "cannot be written" in panel.session.status
+    panel.snapshot.click()
+    assert "cannot be written" in panel.session.status and panel.session.running
+
+
+def test_pause(panel, clip):
+    choose(panel, clip)
+    panel.start.click()
+    wait_for(lambda: panel.session.latest is not None)
+    panel.pause.value = True
+    wait_for(lambda: "Paused" in panel.status.value)
+    panel.pause.value = False
+    wait_for(lambda: "closed" in panel.status.value)
+
+
+def test_a_new_panel_closes_the_one_before(clip):
+    first = LivePanel(live.Pipeline(None, None, None))
+    choose(first, clip)
+    first.start.click()
+    wait_for(lambda: first.session.latest is not None)
+    second = LivePanel(live.Pipeline(None, None, None))
+    assert not first.session.running and first.comm is None
+    second.close()
+
+
+def test_bars_are_safe_and_complete():
+    text = bars("Action: <b>", ("wave_one_hand", "<script>"), np.array([0.25, 0.75]), "#000")
+    assert "wave one hand" in text and "width:25%" in text and "<script>" not in text
+    assert bars("Action", ("a", "b"), np.zeros(0), "#000").count("width:0%") == 2
+
+
+def test_large_pictures_are_reduced_for_the_browser():
+    jpeg = np.frombuffer(to_jpeg(np.zeros((2160, 3840, 3), np.uint8)), np.uint8)
+    assert cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape[1] == LARGEST_WIDTH
+
+
+class Kernel:
+    """A real Jupyter kernel: runs cells, counts the pictures that arrive meanwhile."""
+
+    def __init__(self):
+        self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=REPOSITORY)
+
+    def run(self, code: str) -> tuple[str, int, float]:
+        """What the cell printed, how many pictures came while it ran, and how long it took in seconds."""
+        started, printed, pictures = time.monotonic(), "", 0
+        request = self.client.execute(code)
+        while True:
+            message = self.client.get_iopub_msg(timeout=30)
+            content = message["content"]
+            assert message["msg_type"] != "error", content
+            printed += content.get("text", "") if message["msg_type"] == "stream" else ""
+            pictures += message["msg_type"] == "comm_msg" and bool(message.get("buffers"))
+            if message["parent_header"].get("msg_id") == request and content.get("execution_state") == "idle":
+                return printed, pictures, time.monotonic() - started
+
+    def click(self, model_id: str) -> None:
+        """What the browser sends when a button is pressed."""
+        data = {"method": "custom", "content": {"event": "click"}}
+        self.client.shell_channel.send(self.client.session.msg("comm_msg", {"comm_id": model_id, "data": data}))
+
+    def close(self) -> float:
+        started = time.monotonic()
+        self.client.stop_channels()
+        self.manager.shutdown_kernel()
+        return time.monotonic() - started
+
+
+@pytest.fixture
+def kernel():
+    kernel = Kernel()
+    yield kernel
+    if kernel.manager.has_kernel:
+        kernel.close()
+
+
+def test_in_a_kernel_other_cells_run_while_it_streams(kernel, clip):
+    kernel.run("import time, threading\nfrom helpers import live\nfrom helpers.widgets import LivePanel\n"
+               "panel = LivePanel(live.Pipeline(None, None, None))\npanel.source.value = 'another'\n"
+               f"panel.address.value = {str(clip)!r}")
+    start, stop = re.findall(r"[0-9a-f]{32}", kernel.run("print(panel.start.model_id, panel.stop.model_id)")[0])
+    kernel.click(start)
+    kernel.run("time.sleep(0.3)")
+    text, pictures, seconds = kernel.run("time.sleep(0.5); print(6 * 7)")
+    assert text == "42\n" and pictures >= 3 and seconds < 1.0
+    kernel.manager.interrupt_kernel()  # reaches the main thread only: the stream goes on
+    assert kernel.run("print(panel.session.state)")[0] == "running\n"
+    kernel.click(stop)
+    text = kernel.run("time.sleep(0.5)\nprint(panel.session.state, [t.name for t in threading.enumerate()])")[0]
+    assert text.startswith("stopped") and "live-" not in text
+    kernel.click(start)
+    assert kernel.run("time.sleep(0.3); print(panel.session.state)")[0] == "running\n"
+    assert kernel.close() < 5, "shut down while it streams"
