@@ -1,1 +1,6 @@
 """Real-time human action and facial emotion recognition: the code that more than one notebook needs."""
+import os
+
+# Before TensorFlow is imported: no log lines in notebooks, and the same numbers on every run of one CPU.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

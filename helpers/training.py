@@ -86,6 +86,26 @@ def fit_or_load(name: str, config: dict, train: Callable[[dict, Path], dict], ep
     return run
 
 
+def measure_or_load(name: str, config: dict, compute: Callable[[], dict]) -> dict:
+    """A measurement on the data sets, kept as artifacts/<name>.json: loaded in the cached profile, else computed.
+
+    config: everything that decides the result. compute: returns a dict of JSON types. Raises DataError in the cached
+    profile when nothing is committed or `config` has changed.
+    """
+    config, path = json.loads(json.dumps(config)), ARTIFACTS / f"{name}.json"
+    if profile() == "smoke":
+        return json.loads(json.dumps(compute()))
+    if profile() == "full":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"config": config, "result": compute()}, indent=1) + "\n")
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path}: not measured yet; run the notebook with HAR_PROFILE=full") from None
+    _check_config(path, record["config"], config)
+    return record["result"]
+
+
 def load_run(folder: Path) -> Run:
     """The run recorded in `folder`/history.json. Raises DataError when it is missing or damaged."""
     path = Path(folder) / "history.json"

@@ -1,0 +1,41 @@
+# Two commands on a fresh machine: `make demo` and `make test`. They need python3 (3.11 to 3.13) with venv, make, and
+# the package index; no compiler, no data set, no camera, no screen. Without make: see README.md.
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+export PYTHONPATH := $(CURDIR)
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+.PHONY: demo test lab notebooks retrain help
+
+help:
+	@echo "make demo       the live system over the demo clip -> out/demo.mp4, out/demo.csv and a summary"
+	@echo "make test       all tests and all notebooks (pytest --nbval)"
+	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make notebooks  run every notebook and save its outputs"
+	@echo "make retrain    train everything from the data sets in HAR_DATA (hours; continues where it stopped)"
+
+# A new environment, made again when the list of dependencies changes.
+$(VENV)/.ready: requirements.txt
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else 'Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; try: make PYTHON=python3.12' % v)"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PY) -c "import sysconfig, pathlib; pathlib.Path(sysconfig.get_path('purelib'), 'har-emotion.pth').write_text(r'$(CURDIR)' + '\n')"
+	@touch $@
+
+demo: $(VENV)/.ready
+	@mkdir -p out
+	$(PY) -m helpers.live --source demo --output out/demo.mp4 --csv out/demo.csv --headless
+
+test: $(VENV)/.ready
+	$(PY) -m pytest --nbval notebooks tests
+
+lab: $(VENV)/.ready
+	$(PY) -m jupyterlab --notebook-dir=.
+
+notebooks: $(VENV)/.ready
+	$(PY) -m helpers.notebooks
+
+# oneDNN halves the training time; it is off elsewhere because its sums differ from machine to machine.
+retrain: $(VENV)/.ready
+	HAR_PROFILE=full TF_ENABLE_ONEDNN_OPTS=1 $(PY) -m helpers.notebooks 01 02 03 04 05 06
+	$(PY) -m helpers.notebooks
