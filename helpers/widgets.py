@@ -1,8 +1,9 @@
 """The notebook's live panel: ipywidgets round a `live.LiveSession`.
 
-The kernel stays free: the session's thread works, another one shows its newest picture a few times a second, and no
-callback waits for a camera or a model.
+The kernel stays free: the session's thread works, another one shows its newest picture a few times
+a second, and no callback waits for a camera or a model.
 """
+
 from __future__ import annotations
 
 import html
@@ -30,16 +31,24 @@ ACTION_COLOUR, EMOTION_COLOUR = "#0072B2", "#E69F00"
 
 
 class LivePanel(widgets.VBox):
-    """Source, Start, Pause, Stop, Record, Snapshot, settings; the picture, the probabilities and how it goes.
+    """Source, Start, Pause, Stop, Record, Snapshot, settings; the picture, the probabilities and
+    how it goes.
 
-    pipeline: `live.Pipeline`, used by this panel only. folder: where recordings and snapshots are written.
+    pipeline: `live.Pipeline`, used by this panel only. folder: where recordings and snapshots are
+        written.
     session: a `live.LiveSession` made elsewhere, by default a new one.
-    Only one panel is alive: making another (running the cell again) closes the one before and its camera.
+    Only one panel is alive: making another (running the cell again) closes the one before and its
+    camera.
     """
 
     _current: weakref.ref | None = None
 
-    def __init__(self, pipeline: Pipeline, folder: Path | str = "recordings", session: LiveSession | None = None):
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        folder: Path | str = "recordings",
+        session: LiveSession | None = None,
+    ):
         previous = LivePanel._current() if LivePanel._current else None
         if previous is not None:
             previous.close()
@@ -50,12 +59,16 @@ class LivePanel(widgets.VBox):
         self._make_controls(pipeline)
         self._make_displays()
         self._connect()
-        super().__init__([
-            widgets.HBox([self.source, self.address]),
-            widgets.HBox([self.start, self.pause, self.stop, self.record, self.snapshot]),
-            widgets.HBox([self.threshold, self.smoothing, self.mirror]),
-            widgets.HBox([self.picture, widgets.VBox([self.action_bars, self.emotion_bars])]),
-            self.speed, self.status])
+        super().__init__(
+            [
+                widgets.HBox([self.source, self.address]),
+                widgets.HBox([self.start, self.pause, self.stop, self.record, self.snapshot]),
+                widgets.HBox([self.threshold, self.smoothing, self.mirror]),
+                widgets.HBox([self.picture, widgets.VBox([self.action_bars, self.emotion_bars])]),
+                self.speed,
+                self.status,
+            ]
+        )
         self._show_state()
         LivePanel._current = weakref.ref(self)
 
@@ -73,10 +86,21 @@ class LivePanel(widgets.VBox):
     # --- what it is made of
 
     def _make_controls(self, pipeline: Pipeline) -> None:
-        self.source = widgets.Dropdown(description="Source", value="demo", options=[
-            ("Demo clip", "demo"), ("Camera 0", "0"), ("Camera 1", "1"), ("File, folder or address", ANOTHER)])
-        self.address = widgets.Text(placeholder="video.mp4, a folder of images, rtsp://… or http://…",
-                                    disabled=True, layout=widgets.Layout(width="24em"))
+        self.source = widgets.Dropdown(
+            description="Source",
+            value="demo",
+            options=[
+                ("Demo clip", "demo"),
+                ("Camera 0", "0"),
+                ("Camera 1", "1"),
+                ("File, folder or address", ANOTHER),
+            ],
+        )
+        self.address = widgets.Text(
+            placeholder="video.mp4, a folder of images, rtsp://… or http://…",
+            disabled=True,
+            layout=widgets.Layout(width="24em"),
+        )
         self.start = _button("Start", "play", "Open the source and begin", "success")
         self.stop = _button("Stop", "stop", "End and give the camera back", "danger")
         self.snapshot = _button("Snapshot", "camera", "Save the picture shown as PNG")
@@ -86,15 +110,30 @@ class LivePanel(widgets.VBox):
         threshold = settings.threshold
         if threshold is None:
             threshold = pipeline.action.threshold if pipeline.action else 0.5
-        self.threshold = widgets.FloatSlider(value=threshold, min=0, max=1, step=0.05, description="Threshold",
-                                             tooltip="An action less likely than this is shown as –")
-        self.smoothing = widgets.FloatSlider(value=settings.smoothing_s, min=0, max=2, step=0.1,
-                                             description="Smoothing s", tooltip="Seconds over which answers are smoothed")
+        self.threshold = widgets.FloatSlider(
+            value=threshold,
+            min=0,
+            max=1,
+            step=0.05,
+            description="Threshold",
+            tooltip="An action less likely than this is shown as –",
+        )
+        self.smoothing = widgets.FloatSlider(
+            value=settings.smoothing_s,
+            min=0,
+            max=2,
+            step=0.1,
+            description="Smoothing s",
+            tooltip="Seconds over which answers are smoothed",
+        )
         self.mirror = widgets.Checkbox(value=False, description="Mirror", indent=False)
 
     def _make_displays(self) -> None:
-        self.picture = widgets.Image(value=to_jpeg(_empty_picture()), format="jpeg",
-                                     layout=widgets.Layout(width="640px", max_width="100%", object_fit="contain"))
+        self.picture = widgets.Image(
+            value=to_jpeg(_empty_picture()),
+            format="jpeg",
+            layout=widgets.Layout(width="640px", max_width="100%", object_fit="contain"),
+        )
         self.action_bars = widgets.HTML(layout=widgets.Layout(width="22em"))
         self.emotion_bars = widgets.HTML(layout=widgets.Layout(width="22em"))
         self.speed, self.status = widgets.HTML(), widgets.HTML()
@@ -118,7 +157,9 @@ class LivePanel(widgets.VBox):
         with self._lock:
             self.session.start(chosen)
             if self._shower is None:
-                self._shower = threading.Thread(target=self._show_while_running, name="live-panel", daemon=True)
+                self._shower = threading.Thread(
+                    target=self._show_while_running, name="live-panel", daemon=True
+                )
                 self._shower.start()
 
     def save_snapshot(self) -> Path | None:
@@ -138,7 +179,9 @@ class LivePanel(widgets.VBox):
 
     def _on_settings(self, _) -> None:
         pipeline = self.session.pipeline
-        pipeline.settings = replace(pipeline.settings, threshold=self.threshold.value, smoothing_s=self.smoothing.value)
+        pipeline.settings = replace(
+            pipeline.settings, threshold=self.threshold.value, smoothing_s=self.smoothing.value
+        )
 
     def _on_record(self, change) -> None:
         if not change.new:
@@ -178,15 +221,25 @@ class LivePanel(widgets.VBox):
     def _show_numbers(self, latest: LivePicture) -> None:
         result, pipeline = latest.result, self.session.pipeline
         if pipeline.action:
-            self.action_bars.value = bars(f"Action: {result.action}", pipeline.action.labels,
-                                          result.action_probabilities, ACTION_COLOUR)
+            self.action_bars.value = bars(
+                f"Action: {result.action}",
+                pipeline.action.labels,
+                result.action_probabilities,
+                ACTION_COLOUR,
+            )
         if pipeline.emotion:
             face = max(result.faces, key=lambda face: face.box[2], default=None)
             title = f"Face {face.face_id}: {face.emotion}" if face else f"Face: {UNSURE}"
-            self.emotion_bars.value = bars(title, pipeline.emotion.labels,
-                                           face.probabilities if face else np.zeros(0), EMOTION_COLOUR)
-        self.speed.value = (f"{latest.fps:.0f} frames a second · {result.latency_ms:.0f} ms from frame to answer · "
-                            f"{len(result.faces)} face{'s' if len(result.faces) != 1 else ''}")
+            self.emotion_bars.value = bars(
+                title,
+                pipeline.emotion.labels,
+                face.probabilities if face else np.zeros(0),
+                EMOTION_COLOUR,
+            )
+        self.speed.value = (
+            f"{latest.fps:.0f} frames a second · {result.latency_ms:.0f} ms from frame to answer · "
+            f"{len(result.faces)} face{'s' if len(result.faces) != 1 else ''}"
+        )
 
     def _show_state(self) -> None:
         session, running = self.session, self.session.running
@@ -194,19 +247,28 @@ class LivePanel(widgets.VBox):
         for control in (self.stop, self.pause, self.record):
             control.disabled = not running
         colour = "#D55E00" if session.state == "failed" else "inherit"
-        self.status.value = f'<div role="status" style="color:{colour}">{html.escape(session.status)}</div>'
+        self.status.value = (
+            f'<div role="status" style="color:{colour}">{html.escape(session.status)}</div>'
+        )
 
 
 def bars(title: str, labels: tuple[str, ...], probabilities: np.ndarray, colour: str) -> str:
-    """HTML with a bar per label; probabilities (C,) in 0..1, or empty while there is no answer yet."""
+    """HTML with a bar per label; probabilities (C,) in 0..1, or empty while there is no answer
+    yet.
+    """
     rows = []
     for index, label in enumerate(labels):
-        share = float(probabilities[index]) if len(probabilities) else 0.0
-        rows.append(f'<span>{html.escape(label.replace("_", " "))}</span>'
-                    f'<span style="background:#8883"><span style="display:block;height:1em;width:{share:.0%};'
-                    f'background:{colour}"></span></span><span style="text-align:right">{share:.0%}</span>')
-    return (f'<b>{html.escape(title.replace("_", " "))}</b><div style="display:grid;line-height:1.3;'
-            f'grid-template-columns:9em 1fr 3em;gap:2px 6px;align-items:center">{"".join(rows)}</div>')
+        share = f"{float(probabilities[index]) if len(probabilities) else 0.0:.0%}"
+        rows.append(
+            f"<span>{html.escape(label.replace('_', ' '))}</span>"
+            f'<span style="background:#8883"><span style="display:block;height:1em;'
+            f'width:{share};background:{colour}"></span></span>'
+            f'<span style="text-align:right">{share}</span>'
+        )
+    return (
+        f'<b>{html.escape(title.replace("_", " "))}</b><div style="display:grid;line-height:1.3;'
+        f'grid-template-columns:9em 1fr 3em;gap:2px 6px;align-items:center">{"".join(rows)}</div>'
+    )
 
 
 def to_jpeg(picture: np.ndarray) -> bytes:
@@ -219,7 +281,16 @@ def to_jpeg(picture: np.ndarray) -> bytes:
 
 def _empty_picture() -> np.ndarray:
     picture = np.full((480, 640, 3), 40, np.uint8)
-    cv2.putText(picture, "Press Start", (225, 250), cv2.FONT_HERSHEY_SIMPLEX, 1, (200, 200, 200), 2, cv2.LINE_AA)
+    cv2.putText(
+        picture,
+        "Press Start",
+        (225, 250),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        1,
+        (200, 200, 200),
+        2,
+        cv2.LINE_AA,
+    )
     return picture
 
 
@@ -234,9 +305,16 @@ def _save_png(path: Path, picture: np.ndarray) -> str:
 
 
 def _button(text: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:
-    return widgets.Button(description=text, icon=icon, tooltip=tooltip, button_style=style,
-                          layout=widgets.Layout(width="7.5em"))
+    return widgets.Button(
+        description=text,
+        icon=icon,
+        tooltip=tooltip,
+        button_style=style,
+        layout=widgets.Layout(width="7.5em"),
+    )
 
 
 def _toggle(text: str, icon: str, tooltip: str) -> widgets.ToggleButton:
-    return widgets.ToggleButton(description=text, icon=icon, tooltip=tooltip, layout=widgets.Layout(width="7.5em"))
+    return widgets.ToggleButton(
+        description=text, icon=icon, tooltip=tooltip, layout=widgets.Layout(width="7.5em")
+    )

@@ -1,8 +1,13 @@
-"""The live system on real files, a real (local) network stream and real faces; its faults; its background session."""
+"""The live system on real files, a real (local) network stream and real faces; its faults; its
+background session.
+"""
+
 from __future__ import annotations
 
 import csv
 import http.server
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -13,9 +18,12 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 
-from helpers import live
-from helpers.datasets import DataError
-from helpers.faces import FaceFinder
+from helpers import live, sources
+from helpers.clips import ClipSpec, read_frames, video_steps
+from helpers.datasets import REPOSITORY, DataError
+from helpers.faces import FaceFinder, FaceSpec
+from helpers.overlay import SMALLEST_PICTURE
+from helpers.pipeline import SteadyAnswer
 
 FPS = 25
 
@@ -27,7 +35,9 @@ def finder():
 
 @pytest.fixture(scope="session")
 def portrait():
-    """A real face (NASA, public domain, shipped by matplotlib), about 100 pixels wide, uint8 BGR."""
+    """A real face (NASA, public domain, shipped by matplotlib), about 100 pixels wide, uint8
+    BGR.
+    """
     with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
         image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
     return cv2.resize(image[20:320, 100:400], (240, 240), interpolation=cv2.INTER_AREA)
@@ -37,7 +47,7 @@ def scene(portrait, *places):
     """A 640x360 frame with the portrait at each (x, y)."""
     frame = np.full((360, 640, 3), 90, np.uint8)
     for x, y in places:
-        frame[y:y + 240, x:x + 240] = portrait
+        frame[y : y + 240, x : x + 240] = portrait
     return frame
 
 
@@ -78,25 +88,59 @@ def idle_pipeline() -> live.Pipeline:
     return live.Pipeline(None, None, None)
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """(action folder, emotion folder): small random networks, saved as the real ones are.
+
+    The action model's backbone is three convolutions: what is tested does not depend on its depth.
+    """
+    import keras
+    from keras import layers
+
+    from helpers import artifacts
+    from helpers.models import build_action_head, build_mini_xception, join_action_model
+
+    keras.utils.set_random_seed(0)
+    backbone = [layers.Conv2D(filters, 3, 2, activation="relu") for filters in (8, 16, 32)]
+    backbone = keras.Sequential([keras.Input((64, 64, 3)), *backbone, layers.GlobalMaxPooling2D()])
+    network = join_action_model(backbone, build_action_head(3, 4, features=32, units=16))
+    action, emotion = tmp_path_factory.mktemp("action"), tmp_path_factory.mktemp("emotion")
+    spec = ClipSpec(length=4, window_s=0.5, size=64)
+    artifacts.save_action(action, network, ("run", "sit", "walk"), spec, threshold=0.0)
+    network = build_mini_xception(7, widths=(8,))
+    artifacts.save_emotion(emotion, network, artifacts.FER_ORDER, FaceSpec())
+    return action, emotion
+
+
 # --- sources
 
 
-@pytest.mark.parametrize("frame, why", [
-    (np.full((4, 6), 128, np.uint8), "gray camera"),
-    (np.full((4, 6, 1), 128, np.uint8), "gray with a channel axis"),
-    (np.full((4, 6, 4), 128, np.uint8), "BGRA"),
-    (np.full((4, 6), 128 * 257, np.uint16), "16-bit gray, depth cameras"),
-    (np.full((4, 6, 3), 128 * 257, np.uint16), "16-bit colour"),
-    (np.full((1, 1, 3), 128, np.uint8), "one pixel"),
-])
+@pytest.mark.parametrize(
+    "frame, why",
+    [
+        (np.full((4, 6), 128, np.uint8), "gray camera"),
+        (np.full((4, 6, 1), 128, np.uint8), "gray with a channel axis"),
+        (np.full((4, 6, 4), 128, np.uint8), "BGRA"),
+        (np.full((4, 6), 128 * 257, np.uint16), "16-bit gray, depth cameras"),
+        (np.full((4, 6, 3), 128 * 257, np.uint16), "16-bit colour"),
+        (np.full((1, 1, 3), 128, np.uint8), "one pixel"),
+    ],
+)
 def test_any_picture_becomes_bgr(frame, why):
     picture = live.to_bgr(frame)
     assert picture.dtype == np.uint8 and picture.shape == (*frame.shape[:2], 3), why
     assert (picture == 128).all(), why
 
 
-@pytest.mark.parametrize("frame", [np.zeros((4, 6, 2), np.uint8), np.zeros((4, 6, 3), np.float32), np.zeros(5, np.uint8),
-                                   np.zeros((0, 6, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((4, 6, 2), np.uint8),
+        np.zeros((4, 6, 3), np.float32),
+        np.zeros(5, np.uint8),
+        np.zeros((0, 6, 3), np.uint8),
+    ],
+)
 def test_no_picture_is_refused(frame):
     with pytest.raises(live.SourceError, match="not a gray or colour picture"):
         live.to_bgr(frame)
@@ -128,19 +172,27 @@ def bad_source(kind: str, folder: Path) -> str:
     if kind == "text":
         (folder / "text.avi").write_text("This is no video. " * 100)
         return str(folder / "text.avi")
-    return {"missing": str(folder / "missing.mp4"), "empty folder": str(folder), "camera": "97", "nothing": " ",
-            "address": "http://127.0.0.1:1/none.mjpg"}[kind]
+    return {
+        "missing": str(folder / "missing.mp4"),
+        "empty folder": str(folder),
+        "camera": "97",
+        "nothing": " ",
+        "address": "http://127.0.0.1:1/none.mjpg",
+    }[kind]
 
 
-@pytest.mark.parametrize("kind, words", [
-    ("missing", "missing.mp4.*[Cc]heck"),
-    ("empty file", "empty.mp4"),
-    ("text", "text.avi"),
-    ("empty folder", "no images"),
-    ("camera", "camera 97.*(try another number|use a video)"),
-    ("address", "127.0.0.1.*Check the address"),
-    ("nothing", "No source given"),
-])
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("missing", "missing.mp4.*[Cc]heck"),
+        ("empty file", "empty.mp4"),
+        ("text", "text.avi"),
+        ("empty folder", "no images"),
+        ("camera", "camera 97.*(try another number|use a video)"),
+        ("address", "127.0.0.1.*Check the address"),
+        ("nothing", "No source given"),
+    ],
+)
 def test_bad_source_is_said_in_words(kind, words, tmp_path):
     with pytest.raises(DataError, match=f"(?is){words}"):
         live.open_source(bad_source(kind, tmp_path))
@@ -155,7 +207,11 @@ class MjpegServer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         for number in range(20):
             jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 10 * number, np.uint8))[1].tobytes()
-            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg + b"\r\n")
+            self.wfile.write(
+                b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+                + jpeg
+                + b"\r\n"
+            )
             time.sleep(0.02)
         if "stall" in self.path:
             self.server.finished.wait(10)
@@ -184,7 +240,7 @@ def test_stream_that_hangs_up_ends_the_run_with_what_came_before(camera_address,
 
 
 def test_stream_that_stalls_is_given_up(camera_address, monkeypatch):
-    monkeypatch.setattr(live, "STALL_S", 0.5)
+    monkeypatch.setattr(sources, "STALL_S", 0.5)
     with live.open_source(f"{camera_address}/stall.mjpg") as source:
         assert source.is_live
         with pytest.raises(live.SourceError, match="stalled"):
@@ -196,15 +252,18 @@ def test_stream_that_stalls_is_given_up(camera_address, monkeypatch):
 # --- the answer
 
 
-@pytest.mark.parametrize("sequence, shown, why", [
-    ([0.9, 0.45, 0.45], 0, "just below the threshold: stays, no flicker"),
-    ([0.9, 0.3], None, "far below the threshold: gone"),
-    ([0.45], None, "never reached the threshold"),
-    ([0.6, 0.49], 0, "another leads by less than the margin"),
-    ([0.9, 0.1], 1, "another is clearly likelier and above the threshold"),
-])
+@pytest.mark.parametrize(
+    "sequence, shown, why",
+    [
+        ([0.9, 0.45, 0.45], 0, "just below the threshold: stays, no flicker"),
+        ([0.9, 0.3], None, "far below the threshold: gone"),
+        ([0.45], None, "never reached the threshold"),
+        ([0.6, 0.49], 0, "another leads by less than the margin"),
+        ([0.9, 0.1], 1, "another is clearly likelier and above the threshold"),
+    ],
+)
 def test_label_has_hysteresis(sequence, shown, why):
-    settings, answer = live.LiveSettings(smoothing_s=0), live.SteadyAnswer()
+    settings, answer = live.LiveSettings(smoothing_s=0), SteadyAnswer()
     for number, first in enumerate(sequence):
         rest = 1 - first if first in (0.1, 0.49) else (1 - first) / 2
         answer.update(np.array([first, rest, 1 - first - rest]), number * 0.1, 0.5, settings)
@@ -215,7 +274,7 @@ def test_smoothing_goes_by_time_not_by_frames():
     settings = live.LiveSettings(smoothing_s=0.5)
     ends = []
     for frames in (10, 40):
-        answer = live.SteadyAnswer()
+        answer = SteadyAnswer()
         answer.update(np.array([1.0, 0.0]), 0.0, 0.5, settings)
         for time_s in np.linspace(0, 1, frames + 1)[1:]:
             answer.update(np.array([0.0, 1.0]), time_s, 0.5, settings)
@@ -230,7 +289,9 @@ def test_settings_are_checked(values):
         live.LiveSettings(**values)
 
 
-def test_each_face_keeps_its_number_while_it_moves_and_a_returning_one_gets_a_new_one(portrait, finder):
+def test_each_face_keeps_its_number_while_it_moves_and_a_returning_one_gets_a_new_one(
+    portrait, finder
+):
     pipeline = live.Pipeline(None, None, finder)
     seen = []
     for number in range(90):
@@ -242,7 +303,9 @@ def test_each_face_keeps_its_number_while_it_moves_and_a_returning_one_gets_a_ne
     assert seen[29] == {1, 2}, "two faces, two numbers, all along"
     assert all(ids == {1, 2} for ids in seen[:30])
     left = seen[29 + round(1.2 * FPS)]
-    assert len(left) == 1 and left < {1, 2}, "the one that left is dropped after the patience, the other stays"
+    assert len(left) == 1 and left < {1, 2}, (
+        "the one that left is dropped after the patience, the other stays"
+    )
     assert seen[-1] == {3}, "nobody gets a number that was used before"
 
 
@@ -261,12 +324,14 @@ def test_face_is_followed_between_detections(portrait, finder):
     assert detections <= 4
 
 
-@pytest.mark.parametrize("shape, why", [((1, 1), "one pixel"), ((2160, 3840), "4K"), ((7, 500), "a strip")])
+@pytest.mark.parametrize(
+    "shape, why", [((1, 1), "one pixel"), ((2160, 3840), "4K"), ((7, 500), "a strip")]
+)
 def test_any_size_goes_through(shape, why, finder, tmp_path):
     frame = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
     result = live.Pipeline(None, None, finder).step(frame, 0.0)
     picture = live.draw_overlay(frame, result, fps=30)
-    assert max(picture.shape[:2]) >= live.SMALLEST_PICTURE, why
+    assert max(picture.shape[:2]) >= SMALLEST_PICTURE, why
     with live.VideoWriter(tmp_path / "any.mp4") as writer:
         writer.write(picture)
     assert count_frames(tmp_path / "any.mp4") == 1, why
@@ -280,6 +345,58 @@ def test_a_change_of_size_starts_afresh(portrait, finder):
     assert (first.frame_index, other.frame_index) == (0, 1)
 
 
+def streamed_and_whole(folder: Path, video: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The pipeline's answers frame by frame, and the joined Keras network's for these windows."""
+    from helpers import artifacts
+
+    action = artifacts.ActionClassifier.load(folder)
+    pipeline = live.Pipeline(action, None, None, live.LiveSettings(smoothing_s=0))
+    results = [pipeline.step(frame, time_s) for frame, time_s in read_frames(video)]
+    streamed = [result.action_probabilities for result in results if "lstm" in result.stage_ms]
+    steps, length = video_steps(video, action.spec), action.spec.length
+    windows = np.stack([steps[end - length : end] for end in range(length, len(steps) + 1)])
+    whole = artifacts.load_keras(folder / "action_model.keras").predict(windows, verbose=0)
+    return np.array(streamed), whole
+
+
+def test_streaming_equals_the_whole_network(models, face_clip):
+    """One encoding a frame and the LSTM over the ring: the same function as TimeDistributed."""
+    streamed, whole = streamed_and_whole(models[0], face_clip)
+    assert len(streamed) == len(whole) >= 4
+    assert np.abs(streamed - whole).max() < 1e-3
+    assert np.ptp(whole, axis=0).max() > 1e-2, "windows differ, so equality means something"
+
+
+def test_streaming_equals_the_whole_network_of_the_committed_model(tmp_path):
+    from helpers import artifacts, samples
+
+    if not artifacts.DEFAULT_ACTION.is_dir():
+        pytest.skip("no committed action model yet: make retrain")
+    clip = samples.write_demo_clip(tmp_path / "clip.mp4", seconds=3)
+    streamed, whole = streamed_and_whole(artifacts.DEFAULT_ACTION, clip)
+    assert len(streamed) == len(whole) >= 4
+    assert np.abs(streamed - whole).max() < 1e-3
+
+
+def test_action_is_unsure_until_the_window_is_full_and_after_a_gap(models, face_clip):
+    pipeline = live.Pipeline.load(*models)
+    frames = list(read_frames(face_clip))
+    results = [pipeline.step(frame, time_s) for frame, time_s in frames]
+    known = [result.time_s for result in results if result.action != live.UNSURE]
+    assert known[0] == pytest.approx(3 * pipeline.action.spec.step_s, abs=1.5 / FPS)
+    assert results[0].action_confidence == 0 and results[-1].action in pipeline.action.labels
+    assert results[-1].faces[0].emotion in pipeline.emotion.labels
+    assert pipeline.step(frames[0][0], 9.0).action == live.UNSURE, "a gap longer than the window"
+    assert pipeline.step(frames[0][0], 0.0).action == live.UNSURE, "time that starts again"
+
+
+def test_unlikely_action_is_not_shown(models, face_clip):
+    pipeline = live.Pipeline.load(*models, live.LiveSettings(threshold=1.0, hysteresis=0))
+    results = [pipeline.step(frame, time_s) for frame, time_s in read_frames(face_clip)]
+    assert all(result.action == live.UNSURE for result in results)
+    assert 0 < results[-1].action_confidence < 1
+
+
 # --- drawing
 
 
@@ -290,17 +407,26 @@ def result_of(action="walk", faces=()):
 def test_overlay_leaves_the_frame_alone_and_mirrors_the_picture_only():
     frame = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     before = frame.copy()
-    plain, mirrored = (live.draw_overlay(frame, result_of(), 30, mirror) for mirror in (False, True))
+    plain, mirrored = (
+        live.draw_overlay(frame, result_of(), 30, mirror) for mirror in (False, True)
+    )
     assert (frame == before).all()
     assert (mirrored[100:] == plain[100:, ::-1]).all(), "below the bar the picture is turned"
     blank = np.zeros((480, 640, 3), np.uint8)
-    assert (live.draw_overlay(blank, result_of(), 30, True) == live.draw_overlay(blank, result_of(), 30)).all(), "not text"
+    assert (
+        live.draw_overlay(blank, result_of(), 30, True) == live.draw_overlay(blank, result_of(), 30)
+    ).all(), "not text"
 
 
 def test_mirrored_face_is_drawn_where_the_face_is(portrait, finder):
     frame = scene(portrait, (20, 60))
     result = live.Pipeline(None, None, finder).step(frame, 0.0)
-    drawn = np.abs(live.draw_overlay(frame, result, mirror=True).astype(int) - cv2.flip(frame, 1)).sum(axis=2)[60:] > 60
+    drawn = (
+        np.abs(live.draw_overlay(frame, result, mirror=True).astype(int) - cv2.flip(frame, 1)).sum(
+            axis=2
+        )[60:]
+        > 60
+    )
     assert drawn[:, 380:].any() and not drawn[:, :320].any()
 
 
@@ -322,13 +448,16 @@ def test_video_plays_after_an_exception(tmp_path):
     assert count_frames(tmp_path / "out.mp4") == 10
 
 
-@pytest.mark.parametrize("times, frames, why", [
-    (np.arange(10) / 25, 10, "the file's own rate: frame by frame"),
-    (np.arange(10) / 5, 46, "a slow camera: pictures are repeated"),
-    (np.arange(50) / 50, 25, "a fast one: every second is left out"),
-    ([0, 0.04, 600, 600.04], 4, "a pause is not filmed"),
-    ([5, 5.04, 0, 0.04], 4, "time that starts again goes on"),
-])
+@pytest.mark.parametrize(
+    "times, frames, why",
+    [
+        (np.arange(10) / 25, 10, "the file's own rate: frame by frame"),
+        (np.arange(10) / 5, 46, "a slow camera: pictures are repeated"),
+        (np.arange(50) / 50, 25, "a fast one: every second is left out"),
+        ([0, 0.04, 600, 600.04], 4, "a pause is not filmed"),
+        ([5, 5.04, 0, 0.04], 4, "time that starts again goes on"),
+    ],
+)
 def test_film_runs_at_true_speed(times, frames, why, tmp_path):
     with live.VideoWriter(tmp_path / "out.mp4", 25) as writer:
         for time_s in times:
@@ -352,13 +481,19 @@ def test_path_that_cannot_be_written_is_named(writer, tmp_path):
 
 
 def test_video_name_that_opencv_does_not_know(tmp_path):
-    with pytest.raises(live.OutputError, match="out.txt.*mp4"), live.VideoWriter(tmp_path / "out.txt") as writer:
+    with (
+        pytest.raises(live.OutputError, match="out.txt.*mp4"),
+        live.VideoWriter(tmp_path / "out.txt") as writer,
+    ):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     assert not (tmp_path / "out.txt").exists()
 
 
 def test_full_disk_ends_the_recording_and_what_there_is_plays(tmp_path):
-    with pytest.raises(live.OutputError, match="nearly full"), live.VideoWriter(tmp_path / "out.mp4") as writer:
+    with (
+        pytest.raises(live.OutputError, match="nearly full"),
+        live.VideoWriter(tmp_path / "out.mp4") as writer,
+    ):
         for _ in range(20):
             writer.write(np.zeros((48, 64, 3), np.uint8))
         writer.keep_free = 1 << 60
@@ -371,7 +506,12 @@ def test_full_disk_ends_the_recording_and_what_there_is_plays(tmp_path):
 
 
 def test_run_writes_video_and_timeline(face_clip, finder, tmp_path):
-    summary = live.run(face_clip, live.Pipeline(None, None, finder), tmp_path / "new" / "out.mp4", tmp_path / "out.csv")
+    summary = live.run(
+        face_clip,
+        live.Pipeline(None, None, finder),
+        tmp_path / "new" / "out.mp4",
+        tmp_path / "out.csv",
+    )
     assert summary.frames == 25 and summary.face_share == 1.0
     assert count_frames(tmp_path / "new" / "out.mp4") == 25
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
@@ -384,12 +524,16 @@ def test_run_writes_video_and_timeline(face_clip, finder, tmp_path):
 
 
 def test_frame_without_a_face_has_one_row_with_empty_face_columns(gray_clip, finder, tmp_path):
-    live.run(gray_clip, live.Pipeline(None, None, finder), csv_path=tmp_path / "out.csv", max_frames=3)
+    live.run(
+        gray_clip, live.Pipeline(None, None, finder), csv_path=tmp_path / "out.csv", max_frames=3
+    )
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
     assert all(row["action"] == live.UNSURE for row in rows)
-    assert all(row[name] == "" for row in rows for name in ("face_id", "x", "y", "w", "h", "emotion"))
+    assert all(
+        row[name] == "" for row in rows for name in ("face_id", "x", "y", "w", "h", "emotion")
+    )
 
 
 def test_two_faces_have_two_rows(portrait, finder, tmp_path):
@@ -421,6 +565,74 @@ def test_summary_line_can_be_read_by_a_machine(gray_clip):
     line = live.run(gray_clip, idle_pipeline()).line()
     values = {key: float(value) for key, value in (part.split("=") for part in line.split())}
     assert values["frames"] == 50 and values["fps"] > 0 and values["frames_with_face"] == 0
+
+
+def command_line(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "helpers.live", "--headless", *map(str, arguments)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_command_line(models, face_clip, tmp_path):
+    done = command_line(
+        "--source",
+        face_clip,
+        "--output",
+        tmp_path / "out.mp4",
+        "--csv",
+        tmp_path / "out.csv",
+        "--max-frames",
+        20,
+        "--action-model",
+        models[0],
+        "--emotion-model",
+        models[1],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("frames=20 ") and "20/20" in done.stderr, "summary; progress bar"
+    assert count_frames(tmp_path / "out.mp4") == 20
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8").count("\n") == 21
+
+
+@pytest.mark.parametrize(
+    "change, words, why",
+    [
+        ({"--source": "missing.mp4"}, "missing.mp4", "no such file"),
+        ({"--source": "97"}, "amera 97", "no such camera"),
+        ({"--action-model": "nowhere"}, "nowhere", "no such model"),
+        ({"--output": __file__ + "/out.mp4"}, "out.mp4", "a folder that cannot be"),
+    ],
+)
+def test_command_line_says_what_is_wrong(change, words, why, models, face_clip, capsys):
+    options = {
+        "--source": str(face_clip),
+        "--action-model": str(models[0]),
+        "--emotion-model": str(models[1]),
+    } | change
+    code = live.main(["--headless", *(part for option in options.items() for part in option)])
+    output = capsys.readouterr()
+    assert code == 2 and output.out == "", why
+    assert "error:" in output.err and words in output.err and "Traceback" not in output.err, why
+
+
+def test_command_line_tells_a_stream_that_breaks_off(models, camera_address, capsys):
+    code = live.main(
+        [
+            "--headless",
+            "--source",
+            f"{camera_address}/gone.mjpg",
+            "--action-model",
+            str(models[0]),
+            "--emotion-model",
+            str(models[1]),
+        ]
+    )
+    output = capsys.readouterr()
+    assert code == 1 and output.out.startswith("frames=20 ") and "stopped delivering" in output.err
 
 
 # --- the background session
@@ -507,7 +719,9 @@ def test_stop_while_the_camera_is_opened_and_start_right_after(gray_clip):
     with session_for(delay_s=0.3) as session:
         session.start(gray_clip)
         assert not session.stop(wait=False), "does not wait"
-        assert session.start(gray_clip), "a new start waits in its own thread until the old source is closed"
+        assert session.start(gray_clip), (
+            "a new start waits in its own thread until the old source is closed"
+        )
         wait_for(lambda: session.state == "running")
         assert len(session._opener.sources) == 2 and session._opener.sources[0].closed
 
@@ -531,7 +745,9 @@ def test_source_that_fails_is_said_in_the_status_and_start_works_again(source, w
 
 
 @pytest.mark.parametrize("kind", ["file", "camera"])
-def test_exception_inside_a_model_is_said_and_gives_the_source_back(kind, gray_clip, camera_address):
+def test_exception_inside_a_model_is_said_and_gives_the_source_back(
+    kind, gray_clip, camera_address
+):
     class Broken(live.Pipeline):
         def step(self, frame, time_s, waited_ms=0.0):
             if self._frame_index == 5:
@@ -545,7 +761,7 @@ def test_exception_inside_a_model_is_said_and_gives_the_source_back(kind, gray_c
 
 
 def test_stalled_stream_is_said(camera_address, monkeypatch):
-    monkeypatch.setattr(live, "STALL_S", 0.8)
+    monkeypatch.setattr(sources, "STALL_S", 0.8)
     with session_for() as session:
         session.start(f"{camera_address}/stall.mjpg")
         wait_for(lambda: session.state == "failed" or not session.running, 8.0)
@@ -610,9 +826,9 @@ def test_two_sessions_may_share_models(gray_clip):
 
 
 def test_demo_clip_is_made_once_and_can_be_played(tmp_path):
-    path = live.demo_clip()
+    path = sources.demo_clip()
     changed = path.stat().st_mtime_ns
-    assert live.demo_clip() == path and path.stat().st_mtime_ns == changed
+    assert sources.demo_clip() == path and path.stat().st_mtime_ns == changed
     with live.open_source("demo") as source:
         frame, time_s = next(iter(source))
     assert frame.shape == (480, 640, 3) and time_s == 0.0

@@ -1,4 +1,7 @@
-"""The live panel in plain Python and inside a real kernel, where other cells must run while it streams."""
+"""The live panel in plain Python and inside a real kernel, where other cells must run while it
+streams.
+"""
+
 from __future__ import annotations
 
 import re
@@ -68,7 +71,9 @@ def test_the_end_of_a_file_is_shown_and_start_works_again(panel, clip):
         assert "frames a second" in panel.speed.value
 
 
-@pytest.mark.parametrize("source, words", [("97", "camera 97"), ("nowhere.mp4", "nowhere.mp4"), ("", "no source")])
+@pytest.mark.parametrize(
+    "source, words", [("97", "camera 97"), ("nowhere.mp4", "nowhere.mp4"), ("", "no source")]
+)
 def test_a_source_that_fails_is_said(source, words, panel):
     choose(panel, source)
     panel.start.click()
@@ -153,7 +158,9 @@ class Kernel:
         self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=REPOSITORY)
 
     def run(self, code: str) -> tuple[str, int, float]:
-        """What the cell printed, how many pictures came while it ran, and how long it took in seconds."""
+        """What the cell printed, how many pictures came while it ran, and how long it took in
+        seconds.
+        """
         started, printed, pictures = time.monotonic(), "", 0
         request = self.client.execute(code)
         while True:
@@ -162,13 +169,18 @@ class Kernel:
             assert message["msg_type"] != "error", content
             printed += content.get("text", "") if message["msg_type"] == "stream" else ""
             pictures += message["msg_type"] == "comm_msg" and bool(message.get("buffers"))
-            if message["parent_header"].get("msg_id") == request and content.get("execution_state") == "idle":
+            if (
+                message["parent_header"].get("msg_id") == request
+                and content.get("execution_state") == "idle"
+            ):
                 return printed, pictures, time.monotonic() - started
 
     def click(self, model_id: str) -> None:
         """What the browser sends when a button is pressed."""
         data = {"method": "custom", "content": {"event": "click"}}
-        self.client.shell_channel.send(self.client.session.msg("comm_msg", {"comm_id": model_id, "data": data}))
+        self.client.shell_channel.send(
+            self.client.session.msg("comm_msg", {"comm_id": model_id, "data": data})
+        )
 
     def close(self) -> float:
         started = time.monotonic()
@@ -186,10 +198,14 @@ def kernel():
 
 
 def test_in_a_kernel_other_cells_run_while_it_streams(kernel, clip):
-    kernel.run("import time, threading\nfrom helpers import live\nfrom helpers.widgets import LivePanel\n"
-               "panel = LivePanel(live.Pipeline(None, None, None))\npanel.source.value = 'another'\n"
-               f"panel.address.value = {str(clip)!r}")
-    start, stop = re.findall(r"[0-9a-f]{32}", kernel.run("print(panel.start.model_id, panel.stop.model_id)")[0])
+    kernel.run(
+        "import time, threading\nfrom helpers import live\nfrom helpers.widgets import LivePanel\n"
+        "panel = LivePanel(live.Pipeline(None, None, None))\npanel.source.value = 'another'\n"
+        f"panel.address.value = {str(clip)!r}"
+    )
+    start, stop = re.findall(
+        r"[0-9a-f]{32}", kernel.run("print(panel.start.model_id, panel.stop.model_id)")[0]
+    )
     kernel.click(start)
     kernel.run("time.sleep(0.3)")
     text, pictures, seconds = kernel.run("time.sleep(0.5); print(6 * 7)")
@@ -197,7 +213,9 @@ def test_in_a_kernel_other_cells_run_while_it_streams(kernel, clip):
     kernel.manager.interrupt_kernel()  # reaches the main thread only: the stream goes on
     assert kernel.run("print(panel.session.state)")[0] == "running\n"
     kernel.click(stop)
-    text = kernel.run("time.sleep(0.5)\nprint(panel.session.state, [t.name for t in threading.enumerate()])")[0]
+    text = kernel.run(
+        "time.sleep(0.5)\nprint(panel.session.state, [t.name for t in threading.enumerate()])"
+    )[0]
     assert text.startswith("stopped") and "live-" not in text
     kernel.click(start)
     assert kernel.run("time.sleep(0.3); print(panel.session.state)")[0] == "running\n"

@@ -1,0 +1,398 @@
+"""One frame in, one action and an emotion per face out.
+
+Every new frame is encoded once into a ring of features and only the small LSTM sees the window
+again. Faces are detected now and then and followed by their landmarks in between.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from helpers.clips import Stepper
+from helpers.faces import FaceFinder, landmark_box
+
+UNSURE = "–"  # shown instead of an action when the window is not full or none is likely enough
+
+
+@dataclass(frozen=True, eq=False)
+class FaceResult:
+    """One face of one frame.
+
+    face_id: the same for as long as the face stays in view, never used again. box: (x, y, width,
+    height) in pixels, may reach outside. landmarks: float32 (68, 2) pixels. emotion: label, or "–"
+    without an emotion model. confidence and probabilities (C,): smoothed over time, 0..1.
+    """
+
+    face_id: int
+    box: tuple[int, int, int, int]
+    landmarks: np.ndarray
+    emotion: str
+    confidence: float
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """Everything known after one frame.
+
+    action: label, or "–" when the window is not full or no action is likely enough.
+    action_confidence: of that label, of the likeliest one for "–". action_probabilities: (C,)
+        smoothed, empty until the window is full.
+    latency_ms: from the frame's arrival to this result. stage_ms: milliseconds by stage, only the
+        stages that ran.
+    """
+
+    frame_index: int
+    time_s: float
+    action: str
+    action_confidence: float
+    action_probabilities: np.ndarray
+    faces: tuple[FaceResult, ...]
+    latency_ms: float
+    stage_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """The knobs of the live answer.
+
+    threshold: an action below this smoothed probability is not shown; None takes the model's own.
+    hysteresis: a shown label leaves only when it falls so far below the threshold or another leads
+        by so much.
+    smoothing_s: time constant of the exponential smoothing of all probabilities, in seconds; 0
+        turns it off.
+    detect_every_s: time between two looks for faces while all faces in view are confirmed.
+    search_every_s: the same while there is no face or one was not seen again.
+    patience_s: how long a face that the detector no longer sees is kept.
+    """
+
+    threshold: float | None = None
+    hysteresis: float = 0.1
+    smoothing_s: float = 0.4
+    detect_every_s: float = 0.4
+    search_every_s: float = 0.12
+    patience_s: float = 0.8
+
+    def __post_init__(self):
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be in 0..1, got {self.threshold}")
+        for name in ("hysteresis", "smoothing_s", "detect_every_s", "search_every_s", "patience_s"):
+            if not 0 <= getattr(self, name) <= 60:
+                raise ValueError(f"{name} must be in 0..60, got {getattr(self, name)}")
+
+
+# --- one frame ------------------------------------------------------------------------------------
+
+
+class SteadyAnswer:
+    """Probabilities smoothed over time and a label that does not flicker."""
+
+    def __init__(self):
+        self.probabilities: np.ndarray | None = None
+        self.index: int | None = None
+        self._time_s = 0.0
+
+    def update(
+        self, probabilities: np.ndarray, time_s: float, threshold: float, settings: LiveSettings
+    ) -> None:
+        """Take in probabilities (C,) of time `time_s`; `index` is the label to show, None below
+        `threshold`.
+        """
+        if self.probabilities is None or settings.smoothing_s == 0:
+            self.probabilities = np.asarray(probabilities, np.float32)
+        else:
+            weight = 1 - math.exp(-(time_s - self._time_s) / settings.smoothing_s)
+            self.probabilities = self.probabilities + weight * (probabilities - self.probabilities)
+        self._time_s = time_s
+        self.index = self._choose(threshold, settings.hysteresis)
+
+    def _choose(self, threshold: float, margin: float) -> int | None:
+        best = int(self.probabilities.argmax())
+        if self.index is not None:
+            shown = self.probabilities[self.index]
+            if shown >= threshold - margin and self.probabilities[best] - shown < margin:
+                return self.index
+        return best if self.probabilities[best] >= threshold else None
+
+
+class FaceTrack:
+    """One face in view: where it is and what it has looked like so far."""
+
+    def __init__(self, face_id: int, landmarks: np.ndarray, time_s: float):
+        self.face_id, self.landmarks, self.confirmed_s = face_id, landmarks, time_s
+        self.answer = SteadyAnswer()
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        return landmark_box(self.landmarks)
+
+    def move(self, landmarks: np.ndarray) -> None:
+        """Follow to new landmarks (68, 2): at once when the face moves, calmly when only the
+        predictor trembles.
+        """
+        moved = np.linalg.norm(landmarks - self.landmarks, axis=1).mean() / self.box[2]
+        self.landmarks = self.landmarks + np.float32(np.clip(moved / 0.04, 0.3, 1.0)) * (
+            landmarks - self.landmarks
+        )
+
+
+class FaceTracker:
+    """Detects faces now and then, follows them by their landmarks on every frame, gives each a
+    lasting number.
+    """
+
+    def __init__(self, finder: FaceFinder):
+        self.finder = finder
+        self.tracks: list[FaceTrack] = []
+        self._next_id, self._detected_s = 1, -math.inf
+
+    def update(
+        self, gray: np.ndarray, time_s: float, settings: LiveSettings, stage
+    ) -> list[FaceTrack]:
+        """The faces of a uint8 gray (H, W) frame. stage: context manager that books time under a
+        name.
+        """
+        if self._detection_is_due(time_s, settings):
+            with stage("detect"):
+                found = self.finder.detect(gray)
+            self._detected_s = time_s
+            with stage("landmarks"):
+                self._associate(gray, found, time_s)
+        else:
+            with stage("landmarks"):
+                for track in self.tracks:
+                    track.move(self.finder.landmarks(gray, track.box))
+        self.tracks = [
+            track for track in self.tracks if self._stays(track, gray.shape, time_s, settings)
+        ]
+        return self.tracks
+
+    def _detection_is_due(self, time_s: float, settings: LiveSettings) -> bool:
+        calm = self.tracks and all(track.confirmed_s == self._detected_s for track in self.tracks)
+        wait = settings.detect_every_s if calm else settings.search_every_s
+        return time_s - self._detected_s >= wait - 1e-6
+
+    def _associate(
+        self, gray: np.ndarray, boxes: list[tuple[int, int, int, int]], time_s: float
+    ) -> None:
+        """Best overlaps first: each box confirms at most one track; a box without a track starts
+        one.
+        """
+        pairs = sorted(
+            (
+                (overlap(track.box, box), t, b)
+                for t, track in enumerate(self.tracks)
+                for b, box in enumerate(boxes)
+            ),
+            reverse=True,
+        )
+        tracks, free = dict(enumerate(self.tracks)), dict(enumerate(boxes))
+        for share, t, b in pairs:
+            if share >= 0.3 and t in tracks and b in free:
+                track = tracks.pop(t)
+                track.move(self.finder.landmarks(gray, free.pop(b)))
+                track.confirmed_s = time_s
+        for track in tracks.values():
+            track.move(self.finder.landmarks(gray, track.box))
+        for box in free.values():
+            self.tracks.append(FaceTrack(self._next_id, self.finder.landmarks(gray, box), time_s))
+            self._next_id += 1
+
+    @staticmethod
+    def _stays(
+        track: FaceTrack, shape: tuple[int, int], time_s: float, settings: LiveSettings
+    ) -> bool:
+        x, y, width, height = track.box
+        inside = 0 <= x + width / 2 < shape[1] and 0 <= y + height / 2 < shape[0]
+        return inside and time_s - track.confirmed_s <= settings.patience_s
+
+
+def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+    """Intersection over union of two boxes (x, y, width, height), 0..1."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
+
+
+_MODELS_LOCK = (
+    threading.Lock()
+)  # the interpreters inside the models serve one caller at a time, whoever it is
+
+
+class Pipeline:
+    """Frame in, action and emotions out. Keeps the history that the answer needs; use one for each
+    video.
+
+    action, emotion: `artifacts.ActionClassifier`, `artifacts.EmotionClassifier`, or None to leave
+        that half out.
+    finder: `faces.FaceFinder`; None leaves faces out. settings: may be replaced at any time.
+    """
+
+    def __init__(
+        self, action, emotion, finder: FaceFinder | None, settings: LiveSettings = LiveSettings()
+    ):
+        self.action, self.emotion, self.finder, self.settings = action, emotion, finder, settings
+        self.reset()
+
+    @classmethod
+    def load(
+        cls,
+        action_model: Path | None = None,
+        emotion_model: Path | None = None,
+        settings: LiveSettings = LiveSettings(),
+    ) -> Pipeline:
+        """The pipeline with the models of two artifact folders, by default the committed ones."""
+        from helpers import artifacts  # TensorFlow: not before it is needed
+
+        action = artifacts.ActionClassifier.load(action_model or artifacts.DEFAULT_ACTION)
+        emotion = artifacts.EmotionClassifier.load(emotion_model or artifacts.DEFAULT_EMOTION)
+        return cls(action, emotion, FaceFinder(detect_width=480), settings)
+
+    def reset(self) -> None:
+        """Forget everything: the next frame is the first of another video."""
+        self._frame_index = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._shape, self._time_s = None, None
+        self._tracker = FaceTracker(self.finder) if self.finder else None
+        self._answer = SteadyAnswer()
+        if self.action:
+            self._stepper = Stepper(self.action.spec)
+            self._ring = deque(maxlen=self.action.spec.length)
+
+    def step(self, frame: np.ndarray, time_s: float, waited_ms: float = 0.0) -> FrameResult:
+        """The result after `frame` (uint8 BGR (H, W, 3)) of time `time_s` (seconds, rising).
+
+        A change of the frame's size, a step back in time or a gap longer than the action window
+        starts afresh.
+        waited_ms: how long the frame waited before this call; counts as latency.
+        """
+        with _MODELS_LOCK:
+            started = time.perf_counter()
+            stages = StageTimes()
+            if self._is_a_cut(frame, time_s):
+                self._forget()
+            self._shape, self._time_s = frame.shape, time_s
+            self._step_action(frame, time_s, stages)
+            faces = self._step_faces(frame, time_s, stages)
+            latency_ms = (time.perf_counter() - started) * 1e3 + waited_ms
+            result = FrameResult(
+                self._frame_index, time_s, *self._action_now(), faces, latency_ms, stages.ms
+            )
+            self._frame_index += 1
+            return result
+
+    def _is_a_cut(self, frame: np.ndarray, time_s: float) -> bool:
+        if self._shape is None:
+            return False
+        longest = self.action.spec.window_s if self.action else 2.0
+        return frame.shape != self._shape or not 0 <= time_s - self._time_s <= longest
+
+    def _step_action(self, frame: np.ndarray, time_s: float, stages: StageTimes) -> None:
+        if self.action is None:
+            return
+        with stages("clip step"):
+            step = self._stepper.push(frame, time_s)
+        if step is None:
+            return
+        with stages("encode"):
+            self._ring.append(self.action.encode(step[None])[0])
+        if len(self._ring) == self._ring.maxlen:
+            with stages("lstm"):
+                probabilities = self.action.classify(np.stack(self._ring)[None])[0]
+            threshold = self.settings.threshold
+            self._answer.update(
+                probabilities,
+                time_s,
+                self.action.threshold if threshold is None else threshold,
+                self.settings,
+            )
+
+    def _action_now(self) -> tuple[str, float, np.ndarray]:
+        answer = self._answer
+        if answer.probabilities is None:
+            return UNSURE, 0.0, np.zeros(0, np.float32)
+        if answer.index is None:
+            return UNSURE, float(answer.probabilities.max()), answer.probabilities
+        return (
+            self.action.labels[answer.index],
+            float(answer.probabilities[answer.index]),
+            answer.probabilities,
+        )
+
+    def _step_faces(
+        self, frame: np.ndarray, time_s: float, stages: StageTimes
+    ) -> tuple[FaceResult, ...]:
+        if self._tracker is None:
+            return ()
+        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        tracks = self._tracker.update(gray, time_s, self.settings, stages)
+        if tracks and self.emotion:
+            with stages("align"):
+                preprocessor = self.emotion.preprocessor
+                crops = preprocessor.normalise(
+                    np.stack([preprocessor.crop(gray, t.landmarks) for t in tracks])
+                )
+            with stages("emotion"):
+                predicted = self.emotion.predict(crops)
+            for track, probabilities in zip(tracks, predicted, strict=True):
+                track.answer.update(probabilities, time_s, 0.0, self.settings)
+        return tuple(self._face_result(track) for track in tracks)
+
+    def _face_result(self, track: FaceTrack) -> FaceResult:
+        answer = track.answer
+        if answer.index is None:
+            return FaceResult(
+                track.face_id, track.box, track.landmarks, UNSURE, 0.0, np.zeros(0, np.float32)
+            )
+        return FaceResult(
+            track.face_id,
+            track.box,
+            track.landmarks,
+            self.emotion.labels[answer.index],
+            float(answer.probabilities[answer.index]),
+            answer.probabilities,
+        )
+
+
+class StageTimes:
+    """Books milliseconds under names: `with stages("encode"): ...`; `ms` holds the sums."""
+
+    def __init__(self):
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str):
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
+
+
+class FrameRate:
+    """Frames per second over about the last second."""
+
+    def __init__(self):
+        self._times: deque[float] = deque(maxlen=60)
+
+    def tick(self) -> float:
+        """Count a frame now; the rate, 0.0 until there are two."""
+        now = time.perf_counter()
+        self._times.append(now)
+        while now - self._times[0] > 1.5 and len(self._times) > 2:
+            self._times.popleft()
+        span = now - self._times[0]
+        return (len(self._times) - 1) / span if span > 0 else 0.0
