@@ -78,9 +78,9 @@ class LiveSettings:
     threshold: float | None = None
     hysteresis: float = 0.1
     smoothing_s: float = 0.4
-    detect_every_s: float = 0.4
+    detect_every_s: float = 0.5
     search_every_s: float = 0.12
-    patience_s: float = 0.8
+    patience_s: float = 1.0
 
     def __post_init__(self):
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -257,7 +257,7 @@ class Pipeline:
 
         action = artifacts.ActionClassifier.load(action_model or artifacts.DEFAULT_ACTION)
         emotion = artifacts.EmotionClassifier.load(emotion_model or artifacts.DEFAULT_EMOTION)
-        return cls(action, emotion, FaceFinder(detect_width=480), settings)
+        return cls(action, emotion, FaceFinder(detect_width=640), settings)
 
     def reset(self) -> None:
         """Forget everything: the next frame is the first of another video."""
