@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +148,20 @@ def export_litert(model, path: Path) -> None:
         Path(path).write_bytes(tensorflow.lite.TFLiteConverter.from_saved_model(folder).convert())
 
 
+@contextmanager
+def _quiet_stderr():
+    """Drop what native code writes to stderr: LiteRT announces its CPU delegate there and knows no log level."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 class LiteRT:
     """A LiteRT file as a function: float32 (N, ...) to float32 (N, ...), row by row. Not thread-safe."""
 
@@ -152,8 +169,9 @@ class LiteRT:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _quiet_stderr():
+                self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise DataError(f"{path}: cannot be read as a LiteRT model; restore it ({_first_line(error)})") from error
         self._input = self._interpreter.get_input_details()[0]

@@ -17,6 +17,7 @@ from helpers.datasets import DataError
 
 WORK_HEIGHT = 96  # frames are reduced to this height before their differences are taken: no source is sharper than another
 FALLBACK_FPS = 25.0
+cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported here, in better words
 
 
 class VideoError(DataError):

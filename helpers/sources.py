@@ -21,10 +21,6 @@ import numpy as np
 from helpers.clips import read_frames
 from helpers.datasets import IMAGE_SUFFIXES, REPOSITORY, DataError, read_image
 
-# FFmpeg and OpenCV complain on stderr about files that are reported here in better words.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.utils.logging.setLogLevel(0)
-
 DEFAULT_FPS = 25.0  # where a source does not say, or says something no camera does
 STALL_S = 5.0  # a stream that shows nothing new for so long is given up
 

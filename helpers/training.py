@@ -378,14 +378,15 @@ def _cached_trunk(content: str, spec: dict, augmentation: Augmentation, weights:
 class ClipBatches(keras.utils.PyDataset):
     """Shuffled batches of clips: of each video a random augmented copy and a random window of `length` steps.
 
-    features: per video a list of copies (steps, ...). Gives (clips float32 (B, length, ...), targets (B, classes)).
+    features: per video a list of copies (steps, ...). targets: one-hot (videos, classes). weights: per class.
+    Gives (clips float32 (B, length, ...), targets float32 (B, classes), weights float32 (B,)).
     """
 
-    def __init__(self, features: list[list[np.ndarray]], targets: np.ndarray, length: int, batch: int, seed: int,
-                 repeats: int = 1):
+    def __init__(self, features: list[list[np.ndarray]], targets: np.ndarray, weights: np.ndarray, length: int,
+                 batch: int, seed: int):
         super().__init__()
-        self.features, self.targets, self.length, self.batch = features, targets, length, batch
-        self.seed, self.repeats, self.epoch = seed, repeats, -1
+        self.features, self.targets, self.weights, self.length, self.batch = features, targets, weights, length, batch
+        self.seed, self.epoch = seed, -1
         self.on_epoch_end()
 
     def __len__(self) -> int:
@@ -395,7 +396,8 @@ class ClipBatches(keras.utils.PyDataset):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch:(index + 1) * self.batch]
         clips = [self._clip(self.features[number], rng) for number in chosen]
-        return np.stack(clips).astype(np.float32), self.targets[chosen]
+        targets = self.targets[chosen]
+        return np.stack(clips).astype(np.float32), targets, targets @ self.weights
 
     def _clip(self, copies: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         steps = copies[rng.integers(len(copies))]
@@ -404,8 +406,33 @@ class ClipBatches(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self.epoch += 1
-        rng = np.random.default_rng((self.seed, self.epoch))
-        self.order = np.concatenate([rng.permutation(len(self.features)) for _ in range(self.repeats)])
+        self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.features))
+
+
+def train_clips(model: keras.Model, config: dict, features: list[list[np.ndarray]], targets: np.ndarray, work: Path,
+                validation: tuple[list[list[np.ndarray]], np.ndarray] | None = None) -> dict[str, list[float]]:
+    """Train a head on features, or a tail and head on trunk features, for a fixed number of epochs; returns the history.
+
+    config: optimizer, learning_rate, epochs, batch, label_smoothing, class_weight_cap, seed. targets: int (videos,).
+    validation: features and targets of other groups, for the curves only; nothing is chosen on them.
+    """
+    classes, length = model.output_shape[-1], model.input_shape[1]
+    one_hot = np.eye(classes, dtype=np.float32)
+    batches = ClipBatches(features, one_hot[targets], capped_class_weights(targets, classes, config["class_weight_cap"]),
+                          length, config["batch"], config["seed"])
+    optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"])
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=config["label_smoothing"]),
+                  metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])
+    if validation is not None:
+        middle = [clip_at_middle(copies[0], length) for copies in validation[0]]
+        validation = np.stack(middle).astype(np.float32), one_hot[validation[1]]
+    return fit(model, batches, validation, config["epochs"], work, config["seed"], keep_best=False)
+
+
+def clip_at_middle(steps: np.ndarray, length: int) -> np.ndarray:
+    """(length, ...): the middle window of a video's steps (n, ...), padded with the last step."""
+    start = max(0, (len(steps) - length) // 2)
+    return steps[np.minimum(np.arange(start, start + length), len(steps) - 1)]
 
 
 def video_probabilities(model, features: list[np.ndarray], spec: ClipSpec) -> np.ndarray:
