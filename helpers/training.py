@@ -19,9 +19,21 @@ import keras
 import numpy as np
 import pandas
 
+from helpers import models, samples
 from helpers.artifacts import ARTIFACTS, KerasFunction
 from helpers.clips import Augmentation, ClipSpec, video_steps, windows
-from helpers.datasets import REPOSITORY, DataError, Sample, Skipped
+from helpers.datasets import (
+    REPOSITORY,
+    DataError,
+    Sample,
+    Skipped,
+    data_root,
+    find_dataset,
+    leave_groups_out,
+    list_samples,
+    list_split,
+)
+from helpers.evaluate import Predictions
 from helpers.faces import FaceFinder, FacePreprocessor, FaceSpec, crop_samples
 
 PROFILES = ("cached", "smoke", "full")
@@ -104,6 +116,18 @@ def measure_or_load(name: str, config: dict, compute: Callable[[], dict]) -> dic
         raise DataError(f"{path}: not measured yet; run the notebook with HAR_PROFILE=full") from None
     _check_config(path, record["config"], config)
     return record["result"]
+
+
+def predict_or_load(name: str, predict: Callable[[], Predictions]) -> Predictions:
+    """Predictions kept as artifacts/<name>.npz: made in the full profile, loaded in the others.
+
+    The smoke profile loads them too: metrics of a network trained for seconds say nothing.
+    """
+    path = ARTIFACTS / f"{name}.npz"
+    if profile() == "full":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        predict().save(path)
+    return Predictions.load(path)
 
 
 def load_run(folder: Path) -> Run:
@@ -240,6 +264,14 @@ def make_optimizer(name: str, rate: float, steps: int) -> keras.optimizers.Optim
 
 
 # --------------------------------------------------------------------------------------------------- emotion
+
+def fer_samples(split: str) -> list[Sample]:
+    """FER-2013's "train" or "test" faces; in the smoke profile, and where the data set is missing, drawn ones."""
+    source = None if profile() == "smoke" else find_dataset("fer2013")
+    if source is None:
+        source = samples.write_emotion_samples(REPOSITORY / ".cache" / "drawn_faces", per_class=60)
+    return list_split(source, split)
+
 
 def content_key(samples: list[Sample]) -> str:
     """SHA-256 over the content of the files: a changed, added or removed file never reads an old cache entry."""
@@ -438,3 +470,106 @@ def clip_at_middle(steps: np.ndarray, length: int) -> np.ndarray:
 def video_probabilities(model, features: list[np.ndarray], spec: ClipSpec) -> np.ndarray:
     """float32 (videos, classes): a model's answers averaged over the windows of each video's un-augmented features."""
     return np.stack([model(windows(steps.astype(np.float32), spec)).mean(axis=0) for steps in features])
+
+
+@dataclass
+class ActionData:
+    """Videos with their frozen features, real ones first, then drawn ones; and the network parts that read them.
+
+    trunk_features: per video a list of augmented copies float16 (steps, side, side, channels), the first un-augmented.
+    tail_features: the same after ImageNet's own tail, float32 (steps, 1280).
+    """
+
+    labels: tuple[str, ...]
+    spec: ClipSpec
+    samples: list[Sample]
+    drawn: list[Sample]
+    trunk_features: list[list[np.ndarray]]
+    tail_features: list[list[np.ndarray]]
+    backbone: keras.Model
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int (videos,)"""
+        return np.array([self.labels.index(sample.label) for sample in [*self.samples, *self.drawn]])
+
+
+def action_data(config: dict) -> ActionData:
+    """The videos of data set config["dataset"] and, where it has only actions that can be drawn, drawn people.
+
+    config: dataset, clip, copies, drawn_people, seed. In the smoke profile four drawn actions stand in for everything
+    and the backbone is random: enough to show that training runs. A video that cannot be read is named and left out.
+    """
+    smoke, cache = profile() == "smoke", REPOSITORY / ".cache"
+    source = None if smoke else find_dataset(config["dataset"])
+    if source is None and not smoke:
+        raise DataError(f"data set {config['dataset']!r} is not in {data_root()}; data/README.md says how to get it")
+    if smoke:
+        source = samples.write_action_samples(cache / "smoke_actions", range(4), samples.ACTIONS[:4], size=(96, 128))
+    real, drawn, skipped = list_samples(source), [], []
+    if config["drawn_people"] and {sample.label for sample in real} <= set(samples.ACTIONS):
+        people = range(1000, 1002) if smoke else range(config["drawn_people"])
+        folder = samples.write_action_samples(cache / f"drawn_actions_{len(people)}", people, size=(120, 160))
+        drawn = [sample for sample in list_samples(folder) if sample.label in {other.label for other in real}]
+    data = load_action_data(real, drawn, ClipSpec(**config["clip"]), 1 if smoke else config["copies"], config["seed"],
+                            None if smoke else "imagenet", skipped)
+    for item in skipped:
+        print(f"skipped {item.path.name}: {item.reason}")
+    return data
+
+
+def load_action_data(real: list[Sample], drawn: list[Sample], spec: ClipSpec, copies: int, seed: int,
+                     weights: str | None = "imagenet", skipped: list[Skipped] | None = None) -> ActionData:
+    """Read videos through the frozen trunk (cached on disk) and the tail. Drawn videos get one augmented copy less:
+    only themselves. Videos that cannot be read go to `skipped`."""
+    backbone = models.build_backbone(spec.size, weights)
+    trunk, tail = models.split_backbone(backbone)
+    features, used = trunk_features(real, spec, trunk, copies, seed, skipped)
+    drawn_features, drawn = trunk_features(drawn, spec, trunk, 1, seed)
+    run_tail = KerasFunction(tail)
+    features += drawn_features
+    tail_features = [[run_tail(copy.astype(np.float32)) for copy in video] for video in features]
+    return ActionData(tuple(sorted({sample.label for sample in used})), spec, used, drawn, features, tail_features, backbone)
+
+
+def train_action(data: ActionData, real: list[int], config: dict, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Train on the real videos with these indices and on all drawn ones; returns (joined model, history).
+
+    First the LSTM head on frozen features, `epochs` long; then MobileNetV2's last layers with it, `tune_epochs` long,
+    on the real videos and the first `tune_people` drawn people. The backbone of `data` is changed in place.
+    """
+    keras.utils.set_random_seed(config["seed"])
+    _, tail = models.split_backbone(data.backbone)
+    head = models.build_action_head(len(data.labels), data.spec.length, units=config["units"], dropout=config["dropout"])
+    chosen = [*real, *range(len(data.samples), len(data.targets))]
+    history = train_clips(head, config, [data.tail_features[i] for i in chosen], data.targets[chosen], work / "head")
+    tune = dict(config, learning_rate=config["tune_rate"], epochs=min(config["tune_epochs"], config["epochs"]), batch=8)
+    if tune["epochs"]:
+        people = sorted({sample.group for sample in data.drawn})[:config["tune_people"]]
+        chosen = [*real, *(len(data.samples) + i for i, sample in enumerate(data.drawn) if sample.group in people)]
+        more = train_clips(models.join_tail(tail, head), tune, [data.trunk_features[i] for i in chosen],
+                           data.targets[chosen], work / "tune")
+        history = {key: history[key] + more[key] for key in history}
+    return models.join_action_model(data.backbone, head), history
+
+
+def cross_validate_action(data: ActionData, config: dict, work: Path) -> tuple[np.ndarray, dict[str, list[float]]]:
+    """Score each real video once by a network that never saw its group; returns (probabilities, mean history).
+
+    probabilities: float32 (videos, classes), the mean over a video's windows. The history is the mean over the folds;
+    `seconds` is their sum. A fold that is finished is not trained again after a kill.
+    """
+    place = {sample.path: index for index, sample in enumerate(data.samples)}
+    probabilities = np.zeros((len(data.samples), len(data.labels)), np.float32)
+    untouched, histories = data.backbone.get_weights(), []
+    for fold, (train, test) in enumerate(leave_groups_out(data.samples, config["folds"], config["seed"])):
+        data.backbone.set_weights(untouched)
+        outside = [place[sample.path] for sample in test]
+        model, history = train_action(data, [place[sample.path] for sample in train], config, work / str(fold))
+        tail, head = models.split_backbone(data.backbone)[1], models.split_action_model(model)[1]
+        run = KerasFunction(models.join_tail(tail, head))
+        probabilities[outside] = video_probabilities(run, [data.trunk_features[i][0] for i in outside], data.spec)
+        histories.append(history)
+    data.backbone.set_weights(untouched)
+    mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
+    return probabilities, {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
