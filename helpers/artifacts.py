@@ -1,8 +1,10 @@
 """Saved models: writing them in every format, reading them back whatever wrote them, and running them fast."""
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -74,8 +76,8 @@ def _check_width(path: Path, labels: tuple[str, ...], width: int) -> None:
 def load_keras(path: Path | str):
     """A Keras model for inference from a .keras, .h5 or .hdf5 file, also one that an older Keras wrote.
 
-    When this Keras cannot read the file as a whole, the architecture is rebuilt from the configuration in it, without
-    the arguments that this Keras does not know, and the weights are read with h5py. Raises DataError when the file is
+    When this Keras cannot read the file as a whole, the architecture in it is rebuilt with h5py, without the arguments
+    that this Keras does not know. Raises DataError when the file is
     missing, truncated, not a model, or weights without an architecture.
     """
     import keras
@@ -96,16 +98,18 @@ def _first_line(error: Exception) -> str:
 
 
 def _rebuild(path: Path, error: Exception):
+    """Read a copy of the file in which the architecture is written as this Keras writes it; weights stay as they are."""
     import keras
 
     try:
-        with h5py.File(path) as file:
-            config = file.attrs.get("model_config")
-            if config is None:
-                raise DataError(f"{path}: holds weights but no architecture; save the whole model (model.save)")
-            model = keras.models.model_from_json(json.dumps(_without_unknown(json.loads(config))))
-            _read_weights(model, file["model_weights"])
-            return model
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copyfile(path, Path(folder) / "model.h5")
+            with h5py.File(copy, "r+") as file:
+                config = file.attrs.get("model_config")
+                if config is None:
+                    raise DataError(f"{path}: holds weights but no architecture; save the whole model (model.save)")
+                file.attrs["model_config"] = json.dumps(_without_unknown(json.loads(config)))
+            return keras.models.load_model(copy, compile=False)
     except DataError:
         raise
     except Exception as second:
@@ -114,22 +118,28 @@ def _rebuild(path: Path, error: Exception):
 
 
 def _without_unknown(node):
-    """The configuration without regularizers, initializers and constraints: they matter to training only, and their
-    names are what changed between versions of Keras (`kernel_regularizer` of SeparableConv2D, for one)."""
+    """The configuration without the arguments that this Keras's layers do not take, and without regularizers,
+    initializers and constraints, which matter to training only. Between Keras 2 and 3 `kernel_regularizer` of
+    SeparableConv2D, `groups` of DepthwiseConv2D and `time_major` of LSTM went, for example."""
     if isinstance(node, list):
         return [_without_unknown(item) for item in node]
     if not isinstance(node, dict):
         return node
     dropped = ("_regularizer", "_initializer", "_constraint")
-    return {key: _without_unknown(value) for key, value in node.items() if not key.endswith(dropped)}
+    node = {key: _without_unknown(value) for key, value in node.items() if not key.endswith(dropped)}
+    known = _known_arguments(node.get("class_name"))
+    if known and isinstance(node.get("config"), dict):
+        node["config"] = {key: value for key, value in node["config"].items() if key in known}
+    return node
 
 
-def _read_weights(model, group: h5py.Group) -> None:
-    """Copy each layer's arrays by the layer's name, in the order that the file lists them."""
-    for layer in model.layers:
-        if layer.weights:
-            stored = group[layer.name]
-            layer.set_weights([stored[name][()] for name in stored.attrs["weight_names"]])
+def _known_arguments(layer: str | None) -> set[str]:
+    """Names that the layer's constructor and those of its base classes take; empty for what is not a layer."""
+    import keras
+
+    made_of = getattr(getattr(keras.layers, str(layer), None), "__mro__", ())
+    names = {name for base in made_of for name in inspect.signature(base.__init__).parameters}
+    return names | {"batch_shape", "batch_input_shape"} if names else names
 
 
 # --------------------------------------------------------------------------------------------------- LiteRT

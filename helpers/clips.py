@@ -195,7 +195,7 @@ def frame_size(frame: np.ndarray) -> tuple[int, int]:
 class MotionFocus:
     """A square that follows where the picture moves, from past frames only.
 
-    Motion energy fades with a time constant of one second. The square is centred on its mean and its side is four
+    Motion energy fades with a time constant of one second. The square is centred on its mean and its side is 4.5
     of its standard deviations, between 45 % and 130 % of the frame's height; it glides towards its target.
     """
 

@@ -1,7 +1,7 @@
 """The two networks: MobileNetV2 + LSTM for actions and Mini-Xception for emotions, in functional Keras 3."""
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import keras
 from keras import layers, regularizers
@@ -70,7 +70,7 @@ def build_backbone(size: int, weights: str | None = "imagenet") -> keras.Model:
                                                     pooling="avg", weights="imagenet")
         except Exception as error:
             raise DataError("MobileNetV2's ImageNet weights could not be downloaded and are not in KERAS_HOME "
-                            f"({keras.config.keras_home() if hasattr(keras.config, 'keras_home') else '~/.keras'}); "
+                            f"({os.environ.get('KERAS_HOME', '~/.keras')}); "
                             f"put the file into its models/ folder ({error})") from error
         model.set_weights(source.get_weights())
     return model
