@@ -65,6 +65,21 @@ def _read_json(path: Path):
         raise DataError(f"{path}: not valid JSON ({error}); restore it") from error
 
 
+def _read_config(path: Path) -> dict:
+    config = _read_json(path)
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: must be a map of settings; use the file saved with this model")
+    return config
+
+
+def _settings(path: Path, kind: type, values):
+    """A FaceSpec or ClipSpec from what config.json says."""
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: no valid {kind.__name__} in it ({error}); use the file saved with this model") from error
+
+
 def _check_width(path: Path, labels: tuple[str, ...], width: int) -> None:
     if len(labels) != width:
         raise DataError(f"{path}: {len(labels)} labels ({', '.join(labels)}) but the model has {width} outputs; "
@@ -206,7 +221,8 @@ class KerasFunction:
         import tensorflow
 
         self.input_shape, self.output_shape = model.input_shape, model.output_shape
-        self._call = tensorflow.function(lambda x: model(x, training=False), reduce_retracing=True)
+        signature = [tensorflow.TensorSpec((None, *model.input_shape[1:]), tensorflow.float32)]
+        self._call = tensorflow.function(lambda inputs: model(inputs, training=False), input_signature=signature)
 
     def __call__(self, inputs: np.ndarray, batch: int = 64) -> np.ndarray:
         inputs = np.asarray(inputs, np.float32)
@@ -236,10 +252,15 @@ class EmotionClassifier:
         network = LiteRT(file) if file.suffix == ".tflite" else KerasFunction(load_keras(file))
         if len(network.input_shape) != 4 or network.input_shape[1] != network.input_shape[2]:
             raise DataError(f"{file}: not a face model; its input is {network.input_shape}, not (N, side, side, channels)")
-        config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-        face = config.get("face") or {"size": network.input_shape[1], "clahe": False, "scaling": "minus_one_to_one"}
+        path, side = folder / "config.json", network.input_shape[1]  # None: a network for pictures of any side
+        config = _read_config(path) if path.is_file() else {}
+        foreign = {"size": side or FaceSpec.size, "clahe": False, "scaling": "minus_one_to_one"}
+        spec = _settings(path, FaceSpec, config.get("face") or foreign)
+        if side not in (None, spec.size):
+            raise DataError(f"{path}: says faces of {spec.size} pixels but the model takes {side}; "
+                            "use the file saved with this model")
         labels = _labels_or_fer_order(folder, file, config, network.output_shape[-1])
-        return cls(labels, FacePreprocessor(FaceSpec(**face)), network, config.get("temperature", 1.0))
+        return cls(labels, FacePreprocessor(spec), network, config.get("temperature", 1.0))
 
     def predict(self, faces: np.ndarray) -> np.ndarray:
         """float32 (N, classes), rows sum to 1, from `preprocessor.normalise`'s float32 (N, side, side, 1)."""
@@ -277,11 +298,11 @@ class ActionClassifier:
     def load(cls, path: Path | str = DEFAULT_ACTION) -> ActionClassifier:
         """From a folder that `save_action` wrote, or one with only a joined .keras or .h5 model. Raises DataError."""
         folder, file = _locate(path, "action_encoder", "action_model")
-        config = _read_json(folder / "config.json")
+        config = _read_config(folder / "config.json")
         encoder, head = _action_halves(folder, file)
         labels = load_labels(folder / "labels.json")
         _check_width(folder / "labels.json", labels, head.output_shape[-1])
-        spec = ClipSpec(**config["clip"])
+        spec = _settings(folder / "config.json", ClipSpec, config.get("clip"))
         if encoder.input_shape[1] != spec.size or head.input_shape[1] != spec.length:
             raise DataError(f"{folder / 'config.json'}: says {spec.length} steps of {spec.size} pixels but the model takes "
                             f"{head.input_shape[1]} of {encoder.input_shape[1]}; use the file saved with this model")

@@ -200,7 +200,7 @@ class FacePreprocessor:
     def normalise(self, crops: np.ndarray) -> np.ndarray:
         """uint8 (N, size, size) to float32 (N, size, size, 1), the network's input."""
         if self.spec.clahe:
-            crops = np.stack([self._clahe.apply(crop) for crop in crops])
+            crops = np.array([self._clahe.apply(crop) for crop in crops], np.uint8).reshape(crops.shape)
         pixels = crops.astype(np.float32)[..., None]
         if self.spec.scaling == "minus_one_to_one":
             return pixels / 127.5 - 1.0

@@ -1,0 +1,429 @@
+"""helpers.clips: decoding, time steps, motion pictures, augmentation and windows, on videos written here."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers import clips
+from helpers.clips import Augmentation, ClipSpec, MotionFocus, Stepper, VideoError
+from helpers.datasets import DataError
+
+MOTION = ClipSpec(length=8, window_s=1.0, size=64)
+COLOUR = ClipSpec(length=8, window_s=1.0, size=64, channels="rgb")
+
+
+def scene(time_s: float, size: tuple[int, int] = (120, 160), seed: int = 0) -> np.ndarray:
+    """A square that swings to and fro in front of a fixed textured wall, uint8 BGR: the same motion at any frame rate."""
+    rows, columns = size
+    wall = np.random.default_rng(seed).uniform(60, 140, (6, 8, 3)).astype(np.float32)
+    frame = cv2.resize(wall, (columns, rows), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+    x = columns * (0.5 + 0.2 * np.sin(2 * np.pi * 0.7 * time_s))
+    corners = np.array([[x - 12, rows * 0.4], [x + 12, rows * 0.4], [x + 12, rows * 0.75], [x - 12, rows * 0.75]])
+    cv2.fillPoly(frame, [(corners * 16).round().astype(np.int32)], (230, 240, 220), cv2.LINE_AA, shift=4)
+    return frame
+
+
+def stream(fps: float, seconds: float, **settings) -> list[tuple[np.ndarray, float]]:
+    return [(scene(k / fps, **settings), k / fps) for k in range(round(seconds * fps))]
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: float = 25, codec: str = "MJPG") -> Path:
+    rows, columns = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (columns, rows))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def likeness(one: np.ndarray, two: np.ndarray) -> float:
+    return float(np.corrcoef(one.ravel(), two.ravel())[0, 1])
+
+
+# --------------------------------------------------------------------------------------------------- sampling
+
+@pytest.mark.parametrize("frames, length, expected, reason", [
+    (5, 5, [0, 1, 2, 3, 4], "as many as asked"),
+    (3, 5, [0, 1, 2, 2, 2], "too few: the last is repeated"),
+    (1, 4, [0, 0, 0, 0], "a one-frame video"),
+    (9, 5, [0, 2, 4, 6, 8], "every second"),
+    (100, 2, [0, 99], "the first and the last"),
+    (100, 1, [0], "one frame"),
+    (7, 3, [0, 3, 6], "both ends are in"),
+    (6, 4, [0, 2, 3, 5], "uneven: rounded, never twice the same"),
+])
+def test_sample_indices(frames, length, expected, reason):
+    assert clips.sample_indices(frames, length).tolist() == expected, reason
+
+
+@pytest.mark.parametrize("frames, length", [(0, 4), (4, 0), (-1, 4)])
+def test_sampling_nothing_is_refused(frames, length):
+    with pytest.raises(ValueError, match="positive"):
+        clips.sample_indices(frames, length)
+
+
+# --------------------------------------------------------------------------------------------------- decoding
+
+@pytest.mark.parametrize("codec, suffix", [("MJPG", ".avi"), ("mp4v", ".mp4")])
+def test_frames_come_in_order_with_their_times(tmp_path, codec, suffix):
+    written = [np.full((48, 64, 3), 20 * k, np.uint8) for k in range(10)]
+    read = list(clips.read_frames(write_video(tmp_path / f"v{suffix}", written, 20, codec)))
+    assert [round(float(frame.mean()) / 20) for frame, _ in read] == list(range(10))
+    np.testing.assert_allclose([time_s for _, time_s in read], np.arange(10) / 20, atol=1e-6)
+    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame, _ in read)
+
+
+def make_bad_video(path: Path, kind: str) -> Path:
+    if kind == "zero bytes":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not a video\n" * 100)
+    elif kind == "header only":
+        codec = "MJPG" if path.suffix == ".avi" else "mp4v"
+        path.write_bytes(write_video(path, [scene(0)], codec=codec).read_bytes()[:200])
+    elif kind == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zero bytes", "text", "header only", "missing", "folder"])
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_what_is_no_video_is_named(tmp_path, capfd, kind, suffix):
+    path = make_bad_video(tmp_path / f"bad{suffix}", kind)
+    with pytest.raises(VideoError, match=f"bad{suffix}: .+") as error:
+        clips.video_steps(path, MOTION)
+    assert isinstance(error.value, DataError), "callers that skip bad files catch DataError"
+    if kind != "header only":  # there the .avi decoder prints a line that no setting turns off
+        assert capfd.readouterr().err == "", "the decoder's own complaints are not shown"
+
+
+def test_a_cut_off_video_gives_the_frames_that_are_there(tmp_path):
+    path = write_video(tmp_path / "cut.avi", [scene(k / 25) for k in range(40)])
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    assert 5 < len(list(clips.read_frames(path))) < 40
+
+
+@pytest.mark.parametrize("spec", [MOTION, COLOUR], ids=["motion", "rgb"])
+def test_a_one_frame_video_is_one_step_and_one_padded_window(tmp_path, spec):
+    steps = clips.video_steps(write_video(tmp_path / "one.avi", [scene(0)]), spec)
+    assert steps.shape == (1, 64, 64, 3)
+    window = clips.windows(steps, spec)
+    assert window.shape == (1, 8, 64, 64, 3) and (window == steps[0]).all()
+
+
+def patched_avi(path: Path, frames: int | None = None, period_us: int | None = None, rate: tuple | None = None) -> Path:
+    """An .avi of 12 frames at 25 a second whose header says something else."""
+    data = bytearray(write_video(path, [scene(k / 25) for k in range(12)]).read_bytes())
+    main, strh = data.index(b"avih") + 8, data.index(b"strh") + 8
+    if period_us is not None:
+        struct.pack_into("<I", data, main, period_us)
+    if rate is not None:
+        struct.pack_into("<II", data, strh + 20, *rate)  # scale, rate
+    if frames is not None:
+        struct.pack_into("<I", data, main + 16, frames)
+        struct.pack_into("<I", data, strh + 32, frames)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("frames", [0, 1, 5, 500, 2**31 - 1])
+def test_the_headers_frame_count_is_not_believed(tmp_path, frames):
+    path = patched_avi(tmp_path / "count.avi", frames=frames)
+    assert len(list(clips.read_frames(path))) == 12
+
+
+@pytest.mark.parametrize("rate, reason", [
+    ((1, 1000), "1000 frames a second"),
+    ((1000, 1), "one frame in 1000 seconds"),
+])
+def test_an_impossible_frame_rate_is_replaced(tmp_path, rate, reason):
+    path = patched_avi(tmp_path / "rate.avi", rate=rate)
+    times = [time_s for _, time_s in clips.read_frames(path)]
+    np.testing.assert_allclose(times, np.arange(12) / clips.FALLBACK_FPS, err_msg=reason)
+
+
+def test_a_reader_that_is_left_early_closes_its_file(tmp_path):
+    path = write_video(tmp_path / "v.avi", [scene(k / 25) for k in range(12)])
+    reader = clips.read_frames(path)
+    next(reader)
+    reader.close()
+    descriptors = Path("/proc/self/fd")
+    if descriptors.is_dir():
+        assert str(path) not in [str(link.resolve()) for link in descriptors.iterdir()]
+
+
+# --------------------------------------------------------------------------------------------------- time
+
+@pytest.mark.parametrize("spec", [MOTION, COLOUR], ids=["motion", "rgb"])
+def test_steps_are_floats_between_minus_one_and_one(spec):
+    steps = clips.steps_of(stream(25, 2), spec)
+    assert steps.shape[1:] == (64, 64, 3) and steps.dtype == np.float32
+    assert steps.min() >= -1 and steps.max() <= 1 and np.ptp(steps) > 0.5
+
+
+def test_rgb_steps_show_the_frame_in_rgb():
+    frame = np.zeros((120, 160, 3), np.uint8)
+    frame[:, :80] = (255, 0, 0)  # blue, as OpenCV orders it
+    step = Stepper(COLOUR).push(frame, 0.0)
+    np.testing.assert_allclose(step[32, 10], [-1, -1, 1])
+    np.testing.assert_allclose(step[32, 54], [-1, -1, -1])
+
+
+@pytest.mark.parametrize("spec, fps, least", [
+    (MOTION, 15, 0.65),  # a frame lasts two thirds of a lag
+    (MOTION, 30, 0.8),
+    (MOTION, 50, 0.8),
+    (MOTION, 60, 0.8),
+    (COLOUR, 15, 0.95),
+    (COLOUR, 30, 0.95),
+    (COLOUR, 60, 0.95),
+])
+def test_time_is_measured_in_seconds_not_frames(spec, fps, least):
+    """The same motion filmed at another rate gives as many steps, and about the same ones."""
+    one, other = clips.steps_of(stream(25, 3), spec), clips.steps_of(stream(fps, 3), spec)
+    assert len(one) == len(other) == 24
+    assert likeness(one[4:], other[4:]) > least
+
+
+def test_speed_changes_the_number_of_steps():
+    frames = stream(25, 4)
+    assert len(clips.steps_of(frames, MOTION)) == 32
+    assert len(clips.steps_of(frames, MOTION, Augmentation(speed=2.0))) == 16
+
+
+def test_a_stream_gives_the_steps_of_the_file(tmp_path):
+    """As a camera delivers it, frame by frame: live sees what training saw."""
+    path = write_video(tmp_path / "v.avi", [frame for frame, _ in stream(25, 2)])
+    stepper = Stepper(MOTION)
+    live = [stepper.push(frame, time_s) for frame, time_s in clips.read_frames(path)]
+    live = [step for step in live if step is not None]
+    np.testing.assert_array_equal(np.array(live), clips.video_steps(path, MOTION))
+
+
+def test_the_past_is_all_a_step_depends_on():
+    """A longer video starts with the steps of its beginning: nothing looks ahead."""
+    frames = stream(25, 3)
+    np.testing.assert_array_equal(clips.steps_of(frames[:40], MOTION), clips.steps_of(frames, MOTION)[:13])
+
+
+def test_a_jittering_clock_does_not_lose_steps():
+    rng = np.random.default_rng(0)
+    times = np.arange(100) / 25 + rng.uniform(-0.015, 0.015, 100)
+    assert len(clips.steps_of([(scene(t), t) for t in times], MOTION)) in (31, 32)
+
+
+def test_slow_sources_give_a_step_for_every_frame():
+    assert len(clips.steps_of(stream(4, 3), MOTION)) == 12
+
+
+@pytest.mark.parametrize("spec", [MOTION, COLOUR], ids=["motion", "rgb"])
+def test_after_a_gap_in_time_no_step_is_invented(spec):
+    """A camera that stops for ten seconds: one step at once, then one every `step_s` again."""
+    stepper = Stepper(spec)
+    times = [*np.arange(0, 1, 0.04), *np.arange(11.03, 12.03, 0.04)]
+    due = [t for t in times if stepper.push(scene(t), t) is not None]
+    before, after = [t for t in due if t < 5], [t for t in due if t > 5]
+    assert len(before) == 8 and len(after) == 8 and after[0] == 11.03
+    assert np.diff(after).min() > 0.07 and np.diff(after).max() < 0.17
+
+
+def test_a_change_of_frame_size_starts_the_motion_anew():
+    """A camera that switches its format: no error, and no picture of the difference between two formats."""
+    stepper = Stepper(MOTION)
+    for frame, time_s in stream(25, 1):
+        stepper.push(frame, time_s)
+    wide = [(scene(1 + k / 25, (120, 240)), 1 + k / 25) for k in range(25)]
+    steps = [step for step in (stepper.push(*item) for item in wide) if step is not None]
+    assert len(steps) == 8 and (steps[0] == -1).all(), "the first frame has nothing to differ from"
+    assert np.ptp(steps[-1]) > 0.3
+
+
+# --------------------------------------------------------------------------------------------------- motion pictures
+
+@pytest.mark.parametrize("brightness", [10, 60, 250])
+def test_a_still_scene_gives_an_empty_picture(brightness):
+    rng = np.random.default_rng(0)
+    frames = [(np.clip(rng.normal(brightness, 1, (120, 160, 3)), 0, 255).astype(np.uint8), k / 25) for k in range(50)]
+    steps = clips.steps_of(frames, MOTION)
+    assert steps.mean() < -0.85, "sensor noise must not look like motion"
+    assert clips.steps_of(stream(25, 2), MOTION).max() > 0
+
+
+@pytest.mark.parametrize("change, least, reason", [
+    (lambda frame: (frame * 0.4).astype(np.uint8), 0.93, "a dark room"),
+    (lambda frame: (frame * 0.7 + 70).clip(0, 255).astype(np.uint8), 0.97, "haze"),
+    (lambda frame: Augmentation(gamma=1.6).apply(frame), 0.9, "darker gamma"),
+    (lambda frame: Augmentation(gamma=0.6).apply(frame), 0.9, "brighter gamma"),
+    (lambda frame: cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 0.999, "no colour"),
+    (lambda frame: cv2.resize(frame, (640, 480), interpolation=cv2.INTER_LINEAR), 0.97, "four times the size"),
+])
+def test_motion_steps_do_not_depend_on_light_or_size(change, least, reason):
+    frames = stream(25, 2)
+    changed = [(change(frame), time_s) for frame, time_s in frames]
+    assert likeness(clips.steps_of(frames, MOTION)[2:], clips.steps_of(changed, MOTION)[2:]) > least, reason
+
+
+def test_motion_steps_do_not_show_the_room():
+    """The same motion in front of two walls; the frames themselves are much less alike."""
+    one, other = stream(25, 2, seed=1), stream(25, 2, seed=2)
+    motion = likeness(clips.steps_of(one, MOTION)[2:], clips.steps_of(other, MOTION)[2:])
+    colour = likeness(clips.steps_of(one, COLOUR)[2:], clips.steps_of(other, COLOUR)[2:])
+    assert motion > 0.85 > colour
+
+
+def test_the_focus_follows_a_moving_square():
+    focus, errors = MotionFocus(), []
+    for k in range(60):
+        difference = np.zeros((96, 128), np.float32)
+        x = 10 + 1.5 * k
+        difference[40:60, int(x):int(x) + 16] = 1.5
+        centre, side = focus.update(difference, k / 12.5)
+        errors.append(centre - (x + 8, 49.5))
+        assert 0.45 * 96 <= side <= 1.3 * 96
+    assert np.abs(errors[-1][1]) < 3, "its height does not change"
+    assert np.abs(errors[-1][0]) < 24, "it lags by about a second of fading energy"
+    assert side < 0.8 * 96, "and closes in on what moves"
+
+
+@pytest.mark.parametrize("place", [(20, 20), (100, 70), (64, 48)])
+def test_the_focus_closes_in_on_where_it_moves(place):
+    focus, rng = MotionFocus(), np.random.default_rng(0)
+    for k in range(40):
+        difference = np.abs(rng.normal(0, 0.05, (96, 128))).astype(np.float32)  # sensor noise everywhere
+        difference[place[1] - 8:place[1] + 8, place[0] - 8:place[0] + 8] += 1.0
+        centre, side = focus.update(difference, k / 8)
+    np.testing.assert_allclose(centre, np.array(place) - 0.5, atol=2)
+    assert side == pytest.approx(0.45 * 96, rel=0.02)
+
+
+def test_without_motion_the_focus_stays():
+    focus = MotionFocus()
+    first = focus.update(np.zeros((96, 128), np.float32), 0.0)
+    later = focus.update(np.full((96, 128), 0.1, np.float32), 5.0)
+    np.testing.assert_array_equal(first[0], later[0])
+    assert first[1] == later[1] and first[0].tolist() == [64, 48]
+
+
+def test_someone_small_and_far_fills_the_picture():
+    """The crop makes the same motion about the same size, wherever and however large it is in the frame."""
+    def figure(time_s, scale, x0, y0):
+        frame = np.full((240, 320, 3), 60, np.uint8)
+        x = x0 + 30 * scale * np.sin(2 * np.pi * 0.7 * time_s)
+        cv2.circle(frame, (round(x * 16), y0 * 16), round(25 * scale * 16), (220, 220, 220), -1, cv2.LINE_AA, 4)
+        return frame
+
+    shares = []
+    for scale, x0, y0 in ((1.6, 160, 120), (0.8, 80, 80), (0.8, 240, 180)):
+        steps = clips.steps_of([(figure(k / 25, scale, x0, y0), k / 25) for k in range(75)], MOTION)
+        shares.append(float((steps[12:].max(axis=(0, -1)) > -0.5).mean()))
+    assert max(shares) / min(shares) < 2.5, "a quarter of the area in the frame"
+    assert shares[1] == pytest.approx(shares[2], rel=0.2), "its place does not matter"
+
+
+# --------------------------------------------------------------------------------------------------- augmentation
+
+def test_one_draw_is_the_same_for_all_frames_of_a_clip():
+    """A still wall stays still: any change between frames would show as motion."""
+    wall = [(scene(0.0), k / 25) for k in range(50)]
+    for seed in range(5):
+        augmentation = Augmentation.draw(np.random.default_rng(seed))
+        assert (clips.steps_of(wall, MOTION, augmentation) == -1).all()
+        colour = clips.steps_of(wall, COLOUR, augmentation)
+        assert (colour == colour[0]).all() and not np.array_equal(colour[0], clips.steps_of(wall[:1], COLOUR)[0])
+
+
+def test_evaluation_and_live_do_not_augment(tmp_path):
+    path = write_video(tmp_path / "v.avi", [frame for frame, _ in stream(25, 2)])
+    plain = clips.video_steps(path, MOTION)
+    np.testing.assert_array_equal(clips.video_steps(path, MOTION, Augmentation()), plain)
+    np.testing.assert_array_equal(clips.video_steps(path, MOTION), plain)
+    frame = scene(0)
+    assert Augmentation().apply(frame) is frame
+
+
+def test_mirrored_motion_is_the_mirror_of_the_motion():
+    frames = stream(25, 2)
+    plain, mirrored = clips.steps_of(frames, MOTION), clips.steps_of(frames, MOTION, Augmentation(mirror=True))
+    assert likeness(plain[2:], mirrored[2:, :, ::-1]) > 0.93
+    assert likeness(plain[2:], mirrored[2:]) < 0.9
+
+
+@pytest.mark.parametrize("augmentation, row, column, expected, reason", [
+    (Augmentation(), 32, 40, 1, "white right half, seen at five eighths"),
+    (Augmentation(mirror=True), 32, 40, -1, "mirrored: the white half is left"),
+    (Augmentation(shift=(-0.25, 0.0)), 32, 40, -1, "the region moves left, its content right"),
+    (Augmentation(zoom=0.5), 32, 33, 1, "the middle stays the middle"),
+    (Augmentation(zoom=2.0), 2, 60, -1, "beyond the frame it is black"),
+])
+def test_what_each_change_does(augmentation, row, column, expected, reason):
+    frame = np.zeros((120, 160, 3), np.uint8)
+    frame[:, 80:] = 255
+    (step,) = clips.steps_of([(frame, 0.0)], COLOUR, augmentation)
+    np.testing.assert_allclose(step[row, column], expected, atol=0.02, err_msg=reason)
+
+
+@pytest.mark.parametrize("gamma, level, expected", [(1.0, 100, 100), (2.0, 128, 64), (0.5, 64, 128), (1.7, 0, 0), (0.6, 255, 255)])
+def test_gamma_by_hand(gamma, level, expected):
+    """255 * (level / 255) ** gamma, rounded; black and white stay."""
+    assert Augmentation(gamma=gamma).apply(np.full((2, 2, 3), level, np.uint8))[0, 0, 0] == expected
+
+
+def test_draws_stay_in_their_ranges_and_repeat():
+    draws = [Augmentation.draw(np.random.default_rng(seed)) for seed in range(300)]
+    assert draws == [Augmentation.draw(np.random.default_rng(seed)) for seed in range(300)]
+    for name, low, high in (("gamma", 0.6, 1.7), ("speed", 0.8, 1.25), ("zoom", 0.85, 1.2)):
+        values = [getattr(draw, name) for draw in draws]
+        assert low <= min(values) < low * 1.05 and high >= max(values) > high * 0.95
+    assert max(abs(v) for draw in draws for v in draw.shift) <= 0.08
+    assert 0.4 < np.mean([draw.mirror for draw in draws]) < 0.6
+
+
+# --------------------------------------------------------------------------------------------------- windows
+
+@pytest.mark.parametrize("n, starts, reason", [
+    (1, [0], "one step, seven repeats"),
+    (7, [0], "one too few"),
+    (8, [0], "just enough"),
+    (9, [0, 1], "one more: a second window ends with it"),
+    (12, [0, 4], "half a window more"),
+    (13, [0, 2, 5], "spread evenly, at most half a window apart"),
+    (16, [0, 4, 8], "two windows' worth"),
+    (40, [0, 4, 8, 12, 16, 20, 24, 28, 32], "half-overlapping throughout"),
+])
+def test_windows_cover_all_steps(n, starts, reason):
+    steps = np.arange(n, dtype=np.float32)[:, None]
+    result = clips.windows(steps, MOTION)
+    expected = [[min(start + k, n - 1) for k in range(8)] for start in starts]
+    assert result[..., 0].tolist() == expected, reason
+    assert result.shape == (len(starts), 8, 1) and result[-1, -1, 0] == n - 1
+    assert set(result.ravel()) == set(range(n)), "no step is left out"
+
+
+def test_no_step_is_refused():
+    with pytest.raises(ValueError, match="positive"):
+        clips.windows(np.empty((0, 4), np.float32), MOTION)
+
+
+@pytest.mark.parametrize("settings, named", [
+    ({"length": 0}, "length"),
+    ({"size": 16}, "size"),
+    ({"window_s": 0}, "window_s"),
+    ({"window_s": -1}, "window_s"),
+    ({"lag_s": 0}, "lag_s"),
+    ({"channels": "flow"}, "channels"),
+])
+def test_a_spec_refuses_what_cannot_work(settings, named):
+    with pytest.raises(ValueError, match=named):
+        ClipSpec(**settings)
+
+
+def test_a_spec_survives_json():
+    import json
+
+    assert ClipSpec(**json.loads(json.dumps(MOTION.as_dict()))) == MOTION
+    assert MOTION.step_s == 0.125
