@@ -35,7 +35,6 @@ lab: $(VENV)/.ready
 notebooks: $(VENV)/.ready
 	$(PY) -m helpers.notebooks
 
-# oneDNN halves the training time; it is off elsewhere because its sums differ from machine to machine.
 retrain: $(VENV)/.ready
-	HAR_PROFILE=full TF_ENABLE_ONEDNN_OPTS=1 $(PY) -m helpers.notebooks 01 02 03 04 05 06
+	HAR_PROFILE=full $(PY) -m helpers.notebooks 01 02 03 04 05 06
 	$(PY) -m helpers.notebooks
