@@ -1,0 +1,166 @@
+"""helpers.models: the two networks, and that their parts give what the whole gives. MobileNetV2 at 32 pixels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from helpers import models
+
+LENGTH, CLASSES, SIDE = 3, 4, 32
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    """float32 (2, length, side, side, 3) in [-1, 1], every step of another brightness and contrast."""
+    rng = np.random.default_rng(2)
+    middle, contrast = rng.uniform(-0.6, 0.6, (2, LENGTH, 1, 1, 3)), rng.uniform(0.1, 0.4, (2, LENGTH, 1, 1, 1))
+    return (middle + contrast * rng.uniform(-1, 1, (2, LENGTH, SIDE, SIDE, 3))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def backbone(clip) -> keras.Model:
+    """MobileNetV2 whose batch normalisation has the statistics of these pictures: untrained, yet its features differ."""
+    keras.utils.set_random_seed(0)
+    model = models.build_backbone(SIDE, weights=None)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(clip.reshape(-1, SIDE, SIDE, 3), training=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def head() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return models.build_action_head(CLASSES, LENGTH, units=8)
+
+
+def answer(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
+    return model(inputs, training=False).numpy()
+
+
+# --------------------------------------------------------------------------------------------------- Mini-Xception
+
+@pytest.mark.parametrize("size, settings, expected, reason", [
+    (64, {}, 58_423, "the authors' release (fer2013_mini_XCEPTION.102-0.66.hdf5)"),
+    (48, {}, 58_423, "fully convolutional: the side does not matter"),
+    (48, {"l2": 0}, 58_423, "nor does weight decay"),
+    (48, {"dropout": 0.0}, 58_423, "nor dropout"),
+])
+def test_mini_xception_has_the_published_number_of_parameters(size, settings, expected, reason):
+    assert models.build_mini_xception(7, size, **settings).count_params() == expected, reason
+
+
+def test_parameters_of_the_first_layers_by_hand():
+    """3*3*1*8 weights, no bias; then 4 per channel; the shortcut of 8 -> 16 is 1x1; a separable one is 3*3*8 + 8*16."""
+    model = models.build_mini_xception(7)
+    counts = {layer.name: layer.count_params() for layer in model.layers}
+    assert counts["stem1"] == 72 and counts["stem1_norm"] == 32 and counts["stem2"] == 576
+    assert counts["block1_shortcut"] == 128 and counts["block1a"] == 72 + 128
+    assert counts["class_maps"] == 3 * 3 * 128 * 7 + 7
+
+
+@pytest.mark.parametrize("classes, size, stem, widths", [(7, 48, 8, (16, 32)), (3, 64, 4, (8,)), (2, 40, 4, (8, 8, 8))])
+def test_mini_xception_gives_probabilities(classes, size, stem, widths):
+    model = models.build_mini_xception(classes, size, stem, widths)
+    assert model.input_shape == (None, size, size, 1) and model.output_shape == (None, classes)
+    out = answer(model, np.random.default_rng(0).normal(size=(5, size, size, 1)).astype(np.float32))
+    np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-5)
+    assert model.get_layer(f"block{len(widths)}_add").output.shape[1] == -(-size // 2 ** len(widths))
+
+
+def test_ingredients_are_in_the_network():
+    model = models.build_mini_xception(7, stem=4, widths=(8,), dropout=0.4, l2=1e-3)
+    assert model.get_layer("dropout").rate == pytest.approx(0.4)
+    assert float(model.get_layer("stem1").kernel_regularizer.l2) == pytest.approx(1e-3)
+    kernels = [w for w in model.trainable_weights if "kernel" in w.name]
+    decay = sum(1e-3 * float(np.square(w.numpy()).sum()) for w in kernels)
+    assert float(sum(model.losses)) == pytest.approx(decay, rel=1e-4), "every kernel decays, nothing else"
+    assert models.build_mini_xception(7, stem=4, widths=(8,), l2=0).losses == []
+
+
+# --------------------------------------------------------------------------------------------------- action
+
+def test_the_backbone_is_mobilenet_v2(backbone):
+    assert backbone.count_params() == 2_257_984  # Keras's documentation, include_top=False
+    assert backbone.input_shape == (None, SIDE, SIDE, 3) and backbone.output_shape == (None, 1280)
+
+
+def test_the_whole_network_is_the_head_of_each_steps_features(backbone, head, clip):
+    """What lets the live system encode a frame once and keep its features in a ring."""
+    model = models.join_action_model(backbone, head)
+    assert model.input_shape == (None, LENGTH, SIDE, SIDE, 3) and model.output_shape == (None, CLASSES)
+    steps = [answer(backbone, clip[:, step]) for step in range(LENGTH)]
+    whole, parts = answer(model, clip), answer(head, np.stack(steps, axis=1))
+    np.testing.assert_allclose(whole, parts, atol=1e-5)
+    np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-5)
+    assert np.abs(whole[0] - whole[1]).max() > 1e-3, "different clips, different answers"
+
+
+def test_a_joined_model_gives_its_own_parts_back(backbone, head):
+    back, front = models.split_action_model(models.join_action_model(backbone, head))
+    assert back is backbone and front is head
+
+
+def test_the_order_of_steps_matters(head):
+    features = np.random.default_rng(0).normal(size=(1, LENGTH, 1280)).astype(np.float32)
+    assert np.abs(answer(head, features) - answer(head, features[:, ::-1])).max() > 1e-4
+
+
+def test_dropout_acts_in_training_only(head):
+    features = np.random.default_rng(0).normal(size=(1, LENGTH, 1280)).astype(np.float32)
+    np.testing.assert_array_equal(answer(head, features), answer(head, features))
+    assert np.abs(head(features, training=True).numpy() - answer(head, features)).max() > 1e-4
+
+
+def test_the_tail_of_the_trunk_is_the_backbone(backbone, clip):
+    trunk, tail = models.split_backbone(backbone)
+    assert trunk.output_shape[1:] == tail.input_shape[1:]
+    np.testing.assert_allclose(answer(tail, answer(trunk, clip[0])), answer(backbone, clip[0]), atol=1e-5)
+
+
+def test_what_fine_tuning_may_change(backbone):
+    trunk, tail = models.split_backbone(backbone)
+    assert trunk.trainable_weights == []
+    assert not any(layer.trainable for layer in tail.layers if isinstance(layer, keras.layers.BatchNormalization))
+    kernels = [layer.name for layer in tail.layers if layer.trainable_weights]
+    assert kernels[0] == models.TUNED_FROM and kernels[-1] == "Conv_1"
+    assert len(kernels) == 4 * 3 + 1, "three convolutions in each of the blocks 13 to 16, and the last one"
+
+
+def test_tuning_changes_the_tails_kernels_and_nothing_else(backbone, clip):
+    """Weights of the trunk and statistics of the batch normalisation stay bit for bit; the backbone follows the tail."""
+    head = models.build_action_head(CLASSES, LENGTH, units=4)
+    trunk, tail = models.split_backbone(backbone)
+    features = np.stack([answer(trunk, video) for video in clip])
+    model = models.join_tail(tail, head)
+    np.testing.assert_allclose(answer(model, features), answer(models.join_action_model(backbone, head), clip), atol=1e-5)
+
+    before = {layer.name: layer.get_weights() for layer in backbone.layers}
+    model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", run_eagerly=True)  # one batch: tracing takes longer
+    model.fit(features, np.eye(CLASSES, dtype=np.float32)[[0, 1]], verbose=0)
+    changed = {layer.name for layer in backbone.layers
+               if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))}
+    assert changed == {layer.name for layer in tail.layers if layer.trainable_weights}
+    np.testing.assert_allclose(answer(model, features), answer(models.join_action_model(backbone, head), clip), atol=1e-5)
+
+
+def test_missing_weights_offline_say_what_to_do_and_do_not_hang(tmp_path):
+    """An empty KERAS_HOME and no network: a proxy that refuses at once stands for both 'offline' and 'blocked'."""
+    code = ("from helpers.datasets import DataError\nfrom helpers import models\n"
+            "try:\n    models.build_backbone(32)\nexcept DataError as error:\n    print('told:', error)")
+    refused = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90,
+                          env={**os.environ, **refused, "no_proxy": "", "KERAS_HOME": str(tmp_path)})
+    assert done.stdout.count("told:") == 1, done.stderr[-2000:]
+    assert str(tmp_path) in done.stdout and "models/ folder" in done.stdout
+    assert "mobilenet_v2" in done.stdout, "names the file that is wanted"
+    assert time.monotonic() - start < 60
