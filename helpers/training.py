@@ -183,21 +183,30 @@ def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed:
     keras.utils.set_random_seed(seed)
     work.mkdir(parents=True, exist_ok=True)
     log, best, last = work / "log.csv", work / "best.weights.h5", work / "last.weights.h5"
-    done = pandas.read_csv(log) if log.is_file() and log.stat().st_size else pandas.DataFrame()
+    done = _read_log(log)
     if len(done) < epochs:
         best_so_far = float(done["val_accuracy"].max()) if "val_accuracy" in done else None
         model.fit(training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[
-            keras.callbacks.BackupAndRestore(work / "backup", delete_checkpoint=False),
             EpochSeconds(),
-            keras.callbacks.CSVLogger(log, append=True),
             keras.callbacks.ModelCheckpoint(last, save_weights_only=True),
             keras.callbacks.ModelCheckpoint(best, monitor="val_accuracy", mode="max", save_best_only=True,
                                             save_weights_only=True, initial_value_threshold=best_so_far)
             if validation is not None else keras.callbacks.Callback(),
+            keras.callbacks.CSVLogger(log, append=True),
+            # Last: an epoch counts as done when all of it is on disk. A kill before that trains the epoch again.
+            keras.callbacks.BackupAndRestore(work / "backup", double_checkpoint=True, delete_checkpoint=False),
         ])
     model.load_weights(best if keep_best and validation is not None else last)
-    table = pandas.read_csv(log).drop_duplicates("epoch", keep="last").drop(columns="epoch")
-    return {column: table[column].tolist() for column in table}
+    table = _read_log(log).drop(columns="epoch")
+    measured = [column for column in table if validation is not None or not column.startswith("val_")]
+    return {column: table[column].tolist() for column in measured}  # CSVLogger adds empty val_ columns where there are none
+
+
+def _read_log(log: Path) -> pandas.DataFrame:
+    """One row per epoch; of an epoch that was trained twice the later one."""
+    if not log.is_file() or log.stat().st_size == 0:
+        return pandas.DataFrame()
+    return pandas.read_csv(log).drop_duplicates("epoch", keep="last")
 
 
 class EpochSeconds(keras.callbacks.Callback):
@@ -505,7 +514,7 @@ def action_data(config: dict) -> ActionData:
     if source is None and not smoke:
         raise DataError(f"data set {config['dataset']!r} is not in {data_root()}; data/README.md says how to get it")
     if smoke:
-        source = samples.write_action_samples(cache / "smoke_actions", range(4), samples.ACTIONS[:4], size=(96, 128))
+        source = samples.write_action_samples(cache / "smoke_actions", range(2), samples.ACTIONS[:4], size=(96, 128))
     real, drawn, skipped = list_samples(source), [], []
     if config["drawn_people"] and {sample.label for sample in real} <= set(samples.ACTIONS):
         people = range(1000, 1002) if smoke else range(config["drawn_people"])
@@ -562,7 +571,8 @@ def cross_validate_action(data: ActionData, config: dict, work: Path) -> tuple[n
     place = {sample.path: index for index, sample in enumerate(data.samples)}
     probabilities = np.zeros((len(data.samples), len(data.labels)), np.float32)
     untouched, histories = data.backbone.get_weights(), []
-    for fold, (train, test) in enumerate(leave_groups_out(data.samples, config["folds"], config["seed"])):
+    folds = min(config["folds"], len({sample.group for sample in data.samples}))
+    for fold, (train, test) in enumerate(leave_groups_out(data.samples, folds, config["seed"])):
         data.backbone.set_weights(untouched)
         outside = [place[sample.path] for sample in test]
         model, history = train_action(data, [place[sample.path] for sample in train], config, work / str(fold))

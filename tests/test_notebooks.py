@@ -1,8 +1,6 @@
 """The committed notebooks keep the rules, the rules catch what they are for, and training really runs on the samples."""
 from __future__ import annotations
 
-import time
-
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
@@ -46,12 +44,11 @@ def test_no_notebook_lies_outside_the_series():
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_the_smoke_profile_really_trains(path, monkeypatch):
-    """Asserts inside the notebook check shapes, saving, loading and learning; here it must get through, in a minute."""
+    """Asserts inside the notebook check shapes, saving, loading and learning; here it must get through."""
     monkeypatch.setenv("HAR_PROFILE", "smoke")
     monkeypatch.setenv("HAR_DATA", str(path.parent / "no_data_here"))
-    before, started = path.read_bytes(), time.monotonic()
+    before = path.read_bytes()
     executed = notebooks.run(path)
-    assert time.monotonic() - started < 60
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
     assert path.read_bytes() == before, "a smoke run must not replace the real results"
 

@@ -1,0 +1,634 @@
+"""helpers.training: ingredients by hand, runs that survive a kill, profiles, the feature cache, and that learning happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import joblib
+import keras
+import numpy as np
+import pandas
+import pytest
+
+from helpers import models, samples, training
+from helpers.clips import Augmentation, ClipSpec, video_steps, windows
+from helpers.datasets import DataError, Sample, Skipped, list_samples, list_split
+from helpers.evaluate import Predictions
+from helpers.faces import FacePreprocessor, FaceSpec
+
+# --------------------------------------------------------------------------------------------------- ingredients
+
+@pytest.mark.parametrize("targets, cap, expected, reason", [
+    ([0, 0, 1, 1], 3, [1, 1], "balanced classes weigh the same"),
+    ([0, 0, 0, 1], 10, [2 / 3, 2], "inverse frequency: 4 / (2 * 3) and 4 / (2 * 1), mean already 1"),
+    ([0] * 6 + [1] * 3 + [2], 2, [0.5556 / 0.8667, 1.1111 / 0.8667, 2 / 0.8667], "10/3 is cut to 2, then all scaled"),
+    ([0] * 6 + [1] * 3 + [2], 0.1, [1, 1, 1], "a cap below all of them leaves no difference"),
+])
+def test_class_weights_by_hand(targets, cap, expected, reason):
+    targets = np.array(targets)
+    weights = training.capped_class_weights(targets, len(expected), cap)
+    np.testing.assert_allclose(weights, expected, rtol=1e-3, err_msg=reason)
+    assert weights.dtype == np.float32 and weights[targets].mean() == pytest.approx(1)
+
+
+def test_a_class_without_samples_has_a_finite_weight():
+    weights = training.capped_class_weights(np.array([0, 0, 1]), 3, 4)
+    assert np.isfinite(weights).all() and weights[[0, 0, 1]].mean() == pytest.approx(1)
+
+
+def test_mixup_mixes_images_and_targets_alike():
+    """Images that show their own target: what happened to one must have happened to the other."""
+    targets = np.eye(8, dtype=np.float32)
+    images = targets.reshape(8, 2, 4, 1)
+    mixed, mixed_targets = training.mixup(images, targets, 0.4, np.random.default_rng(0))
+    np.testing.assert_allclose(mixed.reshape(8, 8), mixed_targets, atol=1e-6)
+    np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
+    assert (mixed_targets.argmax(axis=1) == np.arange(8)).all(), "a sample stays mostly itself"
+    assert np.diag(mixed_targets).min() >= 0.5 and (np.diag(mixed_targets) < 0.999).any()
+    assert mixed.dtype == mixed_targets.dtype == np.float32
+
+
+def test_mixup_repeats_with_its_seed_and_can_be_off():
+    images, targets = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32), np.eye(6, dtype=np.float32)
+    one, two = (training.mixup(images, targets, 0.2, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(one[0], two[0])
+    same, same_targets = training.mixup(images, targets, 0.0, np.random.default_rng(3))
+    assert same is images and same_targets is targets
+
+
+@pytest.mark.parametrize("step, expected, reason", [
+    (0, 0.0, "starts at nothing"),
+    (5, 0.05, "half of the ten warm-up steps"),
+    (10, 0.1, "the top"),
+    (10 + 95, 0.05, "half of the cosine"),
+    (10 + 190 // 3, 0.1 * (1 + np.cos(np.pi * (190 // 3) / 190)) / 2, "a third of it"),
+    (200, 0.0, "ends at nothing"),
+    (250, 0.0, "and stays there"),
+])
+def test_the_schedule_by_hand(step, expected, reason):
+    schedule = training.cosine_with_warmup(0.1, 200)  # 5 % of 200 are 10 steps of warm-up
+    assert float(schedule(step)) == pytest.approx(expected, abs=1e-6), reason
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_the_schedule_of_a_very_short_training_is_finite(steps):
+    schedule = training.cosine_with_warmup(0.1, steps)
+    rates = [float(schedule(step)) for step in range(steps + 1)]
+    assert np.isfinite(rates).all() and 0 <= min(rates) and max(rates) <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize("name, kind", [("sgd", "SGD"), ("adam", "Adam"), ("adagrad", "Adagrad"), ("adamw", "AdamW")])
+def test_optimizers_are_what_they_are_called(name, kind):
+    optimizer = training.make_optimizer(name, 0.01, 100)
+    assert type(optimizer).__name__ == kind
+    if name != "adamw":
+        assert float(optimizer.learning_rate) == pytest.approx(0.01), "the course compares constant rates"
+
+
+def test_an_unknown_optimizer_lists_the_known():
+    with pytest.raises(ValueError, match="sgd, adam, adagrad, adamw, got 'rmsprop'"):
+        training.make_optimizer("rmsprop", 0.01, 100)
+
+
+@pytest.mark.parametrize("smoothing, gamma, reason", [
+    (0.0, 0.0, "plain cross-entropy"),
+    (0.1, 0.0, "label smoothing alone"),
+    (0.0, 2.0, "focal factor alone"),
+    (0.1, 1.0, "both, as trained"),
+])
+def test_the_emotion_loss_by_hand(smoothing, gamma, reason):
+    """sum over classes of smoothed target * (1 - p)^gamma * -log p, mean over samples."""
+    model = models.build_mini_xception(3, 16, 4, (4,))
+    training.compile_emotion(model, keras.optimizers.SGD(0.1), smoothing, gamma)
+    targets, p = np.eye(3, dtype=np.float32)[[0, 2]], np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]], np.float32)
+    smoothed = targets * (1 - smoothing) + smoothing / 3
+    expected = (smoothed * (1 - p) ** gamma * -np.log(p)).sum(axis=1).mean()
+    assert float(model.loss(targets, p)) == pytest.approx(expected, rel=1e-4), reason
+
+
+# --------------------------------------------------------------------------------------------------- feeding faces
+
+CROPS = np.random.default_rng(0).integers(0, 256, (10, 48, 48)).astype(np.uint8)
+
+
+def test_augmentation_with_nothing_allowed_is_a_mirror_at_most():
+    out = training.augment_faces(CROPS, np.random.default_rng(0), degrees=0, shift=0, zoom=0)
+    mirrored = [np.array_equal(a, b[:, ::-1]) for a, b in zip(out, CROPS, strict=True)]
+    same = [np.array_equal(a, b) for a, b in zip(out, CROPS, strict=True)]
+    assert np.logical_xor(mirrored, same).all() and 0 < sum(mirrored) < 10
+
+
+def test_augmentation_keeps_shape_type_and_input_and_repeats():
+    before = CROPS.copy()
+    one, two = (training.augment_faces(CROPS, np.random.default_rng(4)) for _ in range(2))
+    assert one.shape == CROPS.shape and one.dtype == np.uint8
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(CROPS, before)
+    assert not np.array_equal(one, training.augment_faces(CROPS, np.random.default_rng(5)))
+
+
+def test_augmentation_moves_a_face_by_no_more_than_it_says():
+    """A dot in the middle of the crop: shifts of 8 % of 48 pixels are at most 3.84."""
+    dot = np.zeros((200, 48, 48), np.uint8)
+    dot[:, 23:25, 23:25] = 255
+    out = training.augment_faces(dot, np.random.default_rng(0)).astype(float)
+    rows = (out.sum(axis=2) @ np.arange(48)) / out.sum(axis=(1, 2)) - 23.5
+    columns = (out.sum(axis=1) @ np.arange(48)) / out.sum(axis=(1, 2)) - 23.5
+    assert 3 < np.abs(rows).max() < 4.6 and 3 < np.abs(columns).max() < 4.6
+    assert abs(rows.mean()) < 0.6 and abs(columns.mean()) < 0.6, "to no side on average"
+
+
+def face_batches(**settings) -> training.FaceBatches:
+    targets = np.eye(3, dtype=np.float32)[np.arange(10) % 3]
+    return training.FaceBatches(CROPS, targets, FacePreprocessor(FaceSpec()), 4, seed=1, **settings)
+
+
+def test_an_epoch_shows_every_face_once_in_another_order():
+    batches = face_batches(augment=False)
+    everything = FacePreprocessor(FaceSpec()).normalise(CROPS)
+    orders = []
+    for _ in range(2):
+        parts = [batches[index] for index in range(len(batches))]
+        assert [len(part[0]) for part in parts] == [4, 4, 2]
+        images = np.concatenate([part[0] for part in parts])
+        orders.append([int(np.abs(everything - image).sum(axis=(1, 2, 3)).argmin()) for image in images])
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]).argmax(axis=1), np.array(orders[-1]) % 3)
+        batches.on_epoch_end()
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(10)) and orders[0] != orders[1]
+
+
+def test_batches_repeat_with_their_seed_and_change_with_the_epoch():
+    one, two = face_batches(mixup_alpha=0.2), face_batches(mixup_alpha=0.2)
+    for a, b in zip(one[1], two[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    first = one[0][0]
+    one.on_epoch_end()
+    assert not np.array_equal(first, one[0][0])
+
+
+def test_batches_carry_each_samples_weight():
+    images, targets, weights = face_batches(weights=np.array([1, 2, 4], np.float32), mixup_alpha=0.3)[0]
+    assert images.shape == (4, 48, 48, 1) and images.dtype == targets.dtype == np.float32
+    np.testing.assert_allclose(weights, targets @ [1, 2, 4], rtol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------- feeding clips
+
+def test_clips_are_runs_of_steps_from_one_copy():
+    """Steps that say their video, copy and place: 100 * video + 10000 * copy + step."""
+    features = [[np.arange(n)[:, None] + 100.0 * video + 10_000 * copy for copy in range(2)]
+                for video, n in enumerate((3, 6, 9, 12))]
+    batches = training.ClipBatches(features, np.eye(4, dtype=np.float32), np.array([1, 2, 3, 4], np.float32), 6, 3, seed=0)
+    seen, copies, starts = [], set(), set()
+    for _ in range(60):
+        assert len(batches) == 2
+        for index in range(2):
+            clips, targets, weights = batches[index]
+            assert clips.dtype == np.float32 and clips.shape[1:] == (6, 1)
+            for clip, target, weight in zip(clips[..., 0], targets, weights, strict=True):
+                video, place = target.argmax(), clip % 100
+                assert (clip // 100 % 100 == video).all() and weight == video + 1
+                steps = np.diff(place)
+                assert (steps == 1).all() or (video == 0 and place.tolist() == [0, 1, 2, 2, 2, 2])
+                seen.append(video)
+                copies.add(clip[0] // 10_000)
+                starts.add((video, place[0]))
+        batches.on_epoch_end()
+    assert np.bincount(seen).tolist() == [60] * 4 and copies == {0, 1}
+    assert {s for v, s in starts if v == 3} == set(range(7)), "every window of the longest"
+
+
+@pytest.mark.parametrize("n, expected", [(1, [0, 0, 0, 0]), (3, [0, 1, 2, 2]), (4, [0, 1, 2, 3]), (9, [2, 3, 4, 5]), (10, [3, 4, 5, 6])])
+def test_the_middle_window(n, expected):
+    assert training.clip_at_middle(np.arange(n)[:, None], 4)[:, 0].tolist() == expected
+
+
+def test_a_videos_answer_is_the_mean_over_its_windows():
+    spec, steps = ClipSpec(length=4, size=32), np.random.default_rng(0).random((7, 5), np.float32)
+    def model(clips):
+        return clips.mean(axis=1)[:, :2]
+    out = training.video_probabilities(model, [steps, steps[:2]], spec)
+    np.testing.assert_allclose(out[0], model(windows(steps, spec)).mean(axis=0), rtol=1e-6)
+    assert out.shape == (2, 2)
+
+
+def test_the_first_copy_is_never_augmented():
+    drawn = training.draw_augmentations(4, seed=5)
+    assert drawn[0] == Augmentation() and len(set(drawn)) == 4
+    assert drawn == training.draw_augmentations(4, seed=5) != training.draw_augmentations(4, seed=6)
+
+
+# --------------------------------------------------------------------------------------------------- fit and resume
+
+class Blobs(keras.utils.PyDataset):
+    """Two clouds of points. From epoch `flip` on the labels are swapped, so that training makes the model worse."""
+
+    def __init__(self, flip: int = 99, seconds: float = 0.0, batches: int = 4):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.labels = np.arange(40) % 2
+        self.points = (rng.normal(0, 0.3, (40, 2)) + 2 * self.labels[:, None] - 1).astype(np.float32)
+        self.flip, self.seconds, self.batches, self.epoch = flip, seconds, batches, 0
+
+    def __len__(self):
+        return self.batches
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds)
+        part = slice(index * 40 // self.batches, (index + 1) * 40 // self.batches)
+        labels = self.labels[part] if self.epoch < self.flip else 1 - self.labels[part]
+        return self.points[part], np.eye(2, dtype=np.float32)[labels]
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    @property
+    def truth(self):
+        return self.points, np.eye(2, dtype=np.float32)[self.labels]
+
+
+def blob_model(optimizer: keras.optimizers.Optimizer | None = None) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile(optimizer or keras.optimizers.SGD(0.3), "categorical_crossentropy",
+                  metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")], jit_compile=False)  # compiling takes longer
+    return model
+
+
+def test_a_second_call_continues_and_keeps_what_was(tmp_path):
+    def model():
+        return blob_model(keras.optimizers.AdamW(training.cosine_with_warmup(0.1, 16)))
+
+    data, again = Blobs(), model()
+    first = training.fit(model(), data, data.truth, 2, tmp_path, seed=0)
+    assert set(first) == {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"} and len(first["loss"]) == 2
+    resumed = training.fit(again, data, data.truth, 4, tmp_path, seed=0, keep_best=False)
+    assert len(resumed["loss"]) == 4
+    for key, values in first.items():
+        assert resumed[key][:2] == values, f"{key} of the finished epochs changed"
+    assert int(again.optimizer.iterations) == 16, "the schedule goes on where it was: 4 epochs of 4 batches"
+    assert resumed["loss"][2] < resumed["loss"][0], "from the trained weights, not from new ones"
+    assert training.fit(model(), data, data.truth, 4, tmp_path, seed=0) == resumed, "finished: not trained again"
+
+
+def test_resumed_weights_are_those_of_an_uninterrupted_training(tmp_path):
+    """One batch, the same in every epoch: stopping must make no difference at all."""
+    data, whole, parts = Blobs(batches=1), blob_model(), blob_model()
+    expected = training.fit(whole, data, data.truth, 4, tmp_path / "whole", 0, keep_best=False)
+    training.fit(blob_model(), data, data.truth, 2, tmp_path / "parts", 0, keep_best=False)
+    resumed = training.fit(parts, data, data.truth, 4, tmp_path / "parts", 0, keep_best=False)
+    np.testing.assert_allclose(resumed["val_loss"], expected["val_loss"], rtol=1e-5)
+    for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("keep_best, resumed", [(True, False), (False, False), (True, True)])
+def test_which_epochs_weights_are_left(tmp_path, keep_best, resumed):
+    """Labels are swapped after three epochs: the third is the best, the last is bad."""
+    data, model = Blobs(flip=3), blob_model(keras.optimizers.SGD(1.0))
+    if resumed:  # killed after the fourth epoch: the best epoch lies before the restart
+        training.fit(blob_model(keras.optimizers.SGD(1.0)), data, data.truth, 4, tmp_path, 0, keep_best)
+    history = training.fit(model, data, data.truth, 9, tmp_path, 0, keep_best)
+    assert history["val_accuracy"][-1] < 0.5 < max(history["val_accuracy"])
+    accuracy = model.evaluate(*data.truth, verbose=0, return_dict=True)["accuracy"]
+    assert accuracy == pytest.approx(max(history["val_accuracy"]) if keep_best else history["val_accuracy"][-1])
+
+
+def test_without_validation_the_last_epoch_is_left(tmp_path):
+    data, model = Blobs(), blob_model()
+    history = training.fit(model, data, None, 3, tmp_path, 0)
+    assert set(history) == {"loss", "accuracy", "seconds"} and len(history["loss"]) == 3
+    assert model.evaluate(*data.truth, verbose=0, return_dict=True)["accuracy"] > 0.9
+
+
+def test_a_kill_between_log_and_backup_trains_the_epoch_again(tmp_path):
+    """The log knows an epoch that the backup does not: it is trained twice and counted once, however often that happens."""
+    data = Blobs()
+    training.fit(blob_model(), data, data.truth, 1, tmp_path, 0)
+    log = tmp_path / "log.csv"
+    row = log.read_text().splitlines()[1]
+    log.write_text(log.read_text() + 2 * ("1" + row[row.index(","):] + "\n"))
+    history = training.fit(blob_model(), data, data.truth, 3, tmp_path, 0)
+    assert len(history["loss"]) == 3 and history["loss"][0] > history["loss"][1] > history["loss"][2]
+
+
+def test_a_kill_while_the_backup_is_written_falls_back_to_the_one_before(tmp_path):
+    data = Blobs()
+    training.fit(blob_model(), data, data.truth, 3, tmp_path, 0)
+    backup = tmp_path / "backup" / "latest.weights.h5"
+    backup.write_bytes(backup.read_bytes()[:backup.stat().st_size // 2])
+    history = training.fit(blob_model(), data, data.truth, 5, tmp_path, 0)
+    assert len(history["loss"]) == 5
+
+
+def test_a_kill_in_the_middle_of_training(tmp_path):
+    """A real SIGKILL in the third epoch or later; another process goes on."""
+    code = ("from pathlib import Path; from test_training import Blobs, blob_model; from helpers import training\n"
+            "data = Blobs(seconds=0.1)\n"
+            f"training.fit(blob_model(), data, data.truth, 1000, Path({str(tmp_path)!r}), seed=0)")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])}
+    process, log = subprocess.Popen([sys.executable, "-c", code], env=environment), tmp_path / "log.csv"
+    try:
+        deadline = time.monotonic() + 90
+        while not (log.is_file() and log.read_text().count("\n") >= 3) and time.monotonic() < deadline:
+            assert process.poll() is None, "the training ended by itself"
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = pandas.read_csv(log)
+    assert len(before) >= 2
+    data = Blobs()
+    history = training.fit(blob_model(), data, data.truth, len(before) + 3, tmp_path, seed=0)
+    assert len(history["loss"]) == len(before) + 3
+    np.testing.assert_allclose(history["loss"][:len(before) - 1], before["loss"][:-1])
+    assert history["loss"][-1] < history["loss"][0]
+
+
+# --------------------------------------------------------------------------------------------------- profiles
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch) -> Path:
+    """artifacts/ and the place of unfinished trainings, empty."""
+    monkeypatch.setattr(training, "ARTIFACTS", tmp_path / "artifacts")
+    monkeypatch.setattr(training, "WORK", tmp_path / "work")
+    return tmp_path
+
+
+CONFIG = {"epochs": 5, "optimizer": "adam", "learning_rate": 0.01, "face": {"size": 48}}
+
+
+class Trainer:
+    """A training function that writes one file and remembers with what it was called."""
+
+    def __init__(self):
+        self.calls: list[dict] = []
+
+    def __call__(self, config: dict, folder: Path) -> dict:
+        self.calls.append(config)
+        (folder / "model.txt").write_text(config["optimizer"])
+        (folder / "work").mkdir()
+        (folder / "work" / "checkpoint").write_text("not to be committed")
+        accuracy = [k / 10 for k in range(config["epochs"])]
+        return {"loss": [1.0 - a for a in accuracy], "val_accuracy": accuracy, "seconds": [6.0] * config["epochs"]}
+
+
+def set_profile(monkeypatch, name: str) -> None:
+    monkeypatch.setenv("HAR_PROFILE", name)
+
+
+def test_the_profile_is_cached_unless_told(monkeypatch):
+    monkeypatch.delenv("HAR_PROFILE", raising=False)
+    assert training.profile() == "cached"
+    set_profile(monkeypatch, "quick")
+    with pytest.raises(DataError, match="HAR_PROFILE='quick'.*cached, smoke, full"):
+        training.profile()
+
+
+def test_full_trains_once_and_cached_shows_it(folders, monkeypatch, capsys):
+    set_profile(monkeypatch, "full")
+    train = Trainer()
+    run = training.fit_or_load("emotion/small", CONFIG, train)
+    assert train.calls == [CONFIG] and run.folder == folders / "artifacts" / "emotion" / "small"
+    assert sorted(path.name for path in run.folder.iterdir()) == ["history.json", "model.txt"]
+    assert run.history["val_accuracy"] == [0.0, 0.1, 0.2, 0.3, 0.4] and run.best() == (5, 0.4)
+    assert run.best("loss") == (5, 0.6) and run.provenance["minutes"] == 0.5 and run.provenance["epochs"] == 5
+
+    assert training.fit_or_load("emotion/small", CONFIG, train) == run and len(train.calls) == 1, "finished: kept"
+    set_profile(monkeypatch, "cached")
+    capsys.readouterr()
+    assert training.fit_or_load("emotion/small", CONFIG, train) == run and len(train.calls) == 1
+    line = capsys.readouterr().out
+    assert line.startswith("emotion/small: 5 epochs, trained 20") and line.count("\n") == 1
+    assert training.fit_or_load("emotion/small", {**CONFIG, "face": {"size": np.int64(48).item()}}, train) == run
+
+
+def test_full_trains_anew_when_the_configuration_changed(folders, monkeypatch):
+    set_profile(monkeypatch, "full")
+    train = Trainer()
+    training.fit_or_load("run", CONFIG, train)
+    run = training.fit_or_load("run", {**CONFIG, "optimizer": "sgd"}, train)
+    assert len(train.calls) == 2 and run.config["optimizer"] == "sgd"
+    assert (run.folder / "model.txt").read_text() == "sgd"
+
+
+def test_an_interrupted_full_training_leaves_no_artifact_and_finds_its_files_again(folders, monkeypatch):
+    set_profile(monkeypatch, "full")
+
+    def interrupted(config, folder):
+        (folder / "epoch1").write_text("done")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit_or_load("a/b", CONFIG, interrupted)
+    assert not (folders / "artifacts").exists()
+    found = []
+
+    def continued(config, folder):
+        found.extend(path.name for path in folder.iterdir())
+        return {"loss": [1.0]}
+
+    training.fit_or_load("a/b", {**CONFIG, "epochs": 6}, continued)
+    assert found == [], "another configuration starts anew"
+    training.fit_or_load("a/b", CONFIG, continued)
+    assert found == ["epoch1"]
+
+
+def test_cached_without_a_run_says_how_to_get_one(folders, monkeypatch):
+    set_profile(monkeypatch, "cached")
+    with pytest.raises(DataError, match=r"nothing.history\.json: no such run.*HAR_PROFILE=full.*make retrain"):
+        training.fit_or_load("nothing", CONFIG, Trainer())
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"config": {}}'])
+def test_a_damaged_record_is_named(folders, monkeypatch, text):
+    set_profile(monkeypatch, "cached")
+    (folders / "artifacts" / "run").mkdir(parents=True)
+    (folders / "artifacts" / "run" / "history.json").write_text(text)
+    with pytest.raises(DataError, match=r"history\.json: damaged"):
+        training.fit_or_load("run", CONFIG, Trainer())
+
+
+@pytest.mark.parametrize("change, lines", [
+    ({"learning_rate": 0.02}, ["learning_rate: recorded 0.01, asked 0.02"]),
+    ({"face": {"size": 64}}, ["face: recorded {'size': 48}, asked {'size': 64}"]),
+    ({"mixup": 0.2}, ["mixup: recorded None, asked 0.2"]),
+    ({"optimizer": "sgd", "epochs": 6}, ["epochs: recorded 5, asked 6", "optimizer: recorded 'adam', asked 'sgd'"]),
+])
+def test_a_stale_result_is_never_shown(folders, monkeypatch, change, lines):
+    set_profile(monkeypatch, "full")
+    training.fit_or_load("run", CONFIG, Trainer())
+    set_profile(monkeypatch, "cached")
+    with pytest.raises(DataError, match="another configuration") as error:
+        training.fit_or_load("run", {**CONFIG, **change}, Trainer())
+    assert [line.strip() for line in str(error.value).splitlines()[1:-1]] == lines
+    assert "make retrain" in str(error.value)
+
+
+def test_smoke_trains_for_two_epochs_and_writes_nothing(folders, monkeypatch):
+    set_profile(monkeypatch, "smoke")
+    train = Trainer()
+    run = training.fit_or_load("run", CONFIG, train)
+    assert train.calls == [{**CONFIG, "epochs": 2}] and len(run.history["loss"]) == 2
+    assert list(folders.iterdir()) == []
+    training.fit_or_load("run", CONFIG, train, epochs_in_smoke=3)
+    assert train.calls[-1]["epochs"] == 3
+
+
+def test_a_measurement_is_computed_in_full_and_loaded_in_cached(folders, monkeypatch):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"median": 0.5, "pairs": [(1, 2)]}
+
+    set_profile(monkeypatch, "cached")
+    with pytest.raises(DataError, match=r"sizes\.json: not measured yet.*HAR_PROFILE=full"):
+        training.measure_or_load("data/sizes", {"n": 3}, compute)
+    set_profile(monkeypatch, "smoke")
+    assert training.measure_or_load("data/sizes", {"n": 3}, compute) == {"median": 0.5, "pairs": [[1, 2]]}
+    assert not (folders / "artifacts").exists()
+    set_profile(monkeypatch, "full")
+    full = training.measure_or_load("data/sizes", {"n": 3}, compute)
+    set_profile(monkeypatch, "cached")
+    assert training.measure_or_load("data/sizes", {"n": 3}, compute) == full and len(calls) == 2
+    with pytest.raises(DataError, match="n: recorded 3, asked 4"):
+        training.measure_or_load("data/sizes", {"n": 4}, compute)
+
+
+def test_predictions_are_made_in_full_only(folders, monkeypatch):
+    made = Predictions(files=("a/1", "b/2"), labels=("a", "b"), classes=("a", "b"), groups=("1", "2"),
+                       probabilities=np.array([[0.9, 0.1], [0.4, 0.6]], np.float32))
+    for name in ("cached", "smoke"):
+        set_profile(monkeypatch, name)
+        with pytest.raises(DataError, match=r"run.predictions\.npz"):
+            training.predict_or_load("run/predictions", lambda: made)
+    set_profile(monkeypatch, "full")
+    training.predict_or_load("run/predictions", lambda: made)
+    set_profile(monkeypatch, "smoke")
+    loaded = training.predict_or_load("run/predictions", lambda: pytest.fail("computed again"))
+    assert loaded.files == made.files
+    np.testing.assert_allclose(loaded.probabilities, made.probabilities, atol=1e-3)
+
+
+# --------------------------------------------------------------------------------------------------- feature cache
+
+@pytest.fixture
+def entries(tmp_path, monkeypatch):
+    """Number of arrays in a cache of the test's own."""
+    memory = joblib.Memory(tmp_path / "cache", verbose=0)
+    for name in ("_cached_crops", "_cached_trunk"):
+        function = getattr(training, name)
+        monkeypatch.setattr(training, name, memory.cache(ignore=function.ignore)(function.func))
+    return lambda: len(list((tmp_path / "cache").rglob("output.pkl")))
+
+
+def test_crops_are_computed_anew_exactly_when_something_changed(tmp_path, entries):
+    source = list_split(samples.write_emotion_samples(tmp_path / "faces", per_class=1), "train")
+    labels, spec = samples.EXPRESSIONS, FaceSpec(align=False)
+    crops, targets = training.face_arrays(source, labels, spec)
+    assert crops.shape == (7, 48, 48) and [labels[t] for t in targets] == [s.label for s in source]
+    again, _ = training.face_arrays(source, labels, FaceSpec(align=False))
+    np.testing.assert_array_equal(crops, again)
+    assert entries() == 1, "the same question is answered from disk"
+    moved = source[0].path.rename(tmp_path / "renamed.png")
+    training.face_arrays([Sample(moved, source[0].label, "x"), *source[1:]], labels, spec)
+    assert entries() == 1, "a file is its content, not its name"
+    training.face_arrays(source[1:], labels, spec)
+    assert entries() == 2, "a file less"
+    training.face_arrays(source[1:], labels, FaceSpec(align=False, size=64))
+    assert entries() == 3, "another specification"
+    cv2.imwrite(str(source[1].path), 255 - cv2.imread(str(source[1].path)))
+    changed, _ = training.face_arrays(source[1:], labels, spec)
+    assert entries() == 4 and not np.array_equal(changed[0], crops[1]), "another content"
+
+
+def test_no_face_images_are_an_error():
+    with pytest.raises(DataError, match="no face images"):
+        training.face_arrays([], samples.EXPRESSIONS, FaceSpec())
+
+
+def test_trunk_features_are_computed_anew_exactly_when_something_changed(tmp_path, entries):
+    folder = samples.write_action_samples(tmp_path / "clips", range(1), samples.ACTIONS[:2], size=(48, 64))
+    videos, spec = list_samples(folder), ClipSpec(length=4, size=32)
+    (tmp_path / "zero.mp4").write_bytes(b"")
+    bad = Sample(tmp_path / "zero.mp4", videos[0].label, "z")
+    picture = keras.Input((32, 32, 3))
+    trunk = keras.Model(picture, keras.layers.Conv2D(2, 3, strides=8)(picture))
+    skipped: list[Skipped] = []
+    features, used = training.trunk_features([*videos, bad], spec, trunk, 2, 0, skipped)
+    assert used == videos and [item.path for item in skipped] == [bad.path]
+    assert [len(copies) for copies in features] == [2, 2] and entries() == 4
+    expected = trunk(video_steps(videos[0].path, spec)).numpy()
+    np.testing.assert_allclose(features[0][0], expected, atol=2e-3, err_msg="the first copy is the video itself")
+    assert features[0][0].dtype == np.float16
+    training.trunk_features(videos, spec, trunk, 2, 0)
+    assert entries() == 4, "the same question is answered from disk"
+    training.trunk_features(videos, spec, trunk, 3, 0)
+    assert entries() == 6, "one more copy each"
+    training.trunk_features(videos, ClipSpec(length=4, size=32, lag_s=0.2), trunk, 1, 0)
+    assert entries() == 8, "another specification"
+    trunk.set_weights([weight + 0.1 for weight in trunk.get_weights()])
+    training.trunk_features(videos, spec, trunk, 1, 0)
+    assert entries() == 10, "other weights"
+    videos[0].path.write_bytes(videos[1].path.read_bytes())
+    training.trunk_features(videos, spec, trunk, 1, 0)
+    assert entries() == 10, "the first is now the second, whose features are known"
+    with pytest.raises(DataError, match=r"zero\.mp4"):
+        training.trunk_features([bad], spec, trunk, 1, 0)
+
+
+# --------------------------------------------------------------------------------------------------- learning
+
+def test_mini_xception_learns_drawn_expressions(tmp_path):
+    """Accuracy as training reports it, on augmented faces: so short a training leaves the moving averages of batch
+    normalisation behind, which inference needs."""
+    labels, spec = samples.EXPRESSIONS, FaceSpec(size=32)
+    drawn = [samples.draw_expression(label, seed) for seed in range(6) for label in labels]
+    crops = np.stack([cv2.resize(face, (32, 32), interpolation=cv2.INTER_AREA) for face in drawn])
+    targets = np.arange(len(crops)) % 7
+    keras.utils.set_random_seed(0)
+    model = models.build_mini_xception(7, 32, stem=8, widths=(16, 32), dropout=0.0)
+    config = {"optimizer": "adam", "learning_rate": 0.005, "batch": 7, "epochs": 20, "label_smoothing": 0.05,
+              "focal_gamma": 1.0, "mixup_alpha": 0.0, "class_weight_cap": 3.0, "seed": 0}
+    data = {"train": crops, "train_targets": targets, "val": crops[:7], "val_targets": targets[:7],
+            "preprocessor": FacePreprocessor(spec)}
+    history = training.train_emotion(model, config, data, tmp_path)
+    assert np.mean(history["loss"][-3:]) < 0.8 * history["loss"][0]
+    assert np.mean(history["accuracy"][-5:]) > 0.3, f"chance is 0.14: {history['accuracy']}"
+
+
+def test_an_action_head_learns_drawn_actions(tmp_path):
+    """Motion pictures of 6x6 pixels as features; other people than those trained on are told apart, too."""
+    actions = ("bend", "jumping_jack", "wave_one_hand")
+    folder = samples.write_action_samples(tmp_path, range(6), actions, size=(72, 96))
+    spec = ClipSpec(length=12, size=32)
+    videos = list_samples(folder)
+    features = [[np.stack([cv2.resize(step, (6, 6), interpolation=cv2.INTER_AREA).ravel()
+                           for step in video_steps(video.path, spec)])] for video in videos]
+    targets = np.array([actions.index(video.label) for video in videos])
+    keras.utils.set_random_seed(0)
+    head = models.build_action_head(3, spec.length, features=108, units=24, dropout=0.2)
+    config = {"optimizer": "adam", "learning_rate": 0.01, "epochs": 20, "batch": 6, "label_smoothing": 0.05,
+              "class_weight_cap": 3.0, "seed": 0}
+    history = training.train_clips(head, config, features, targets, tmp_path / "run", validation=(features[:6], targets[:6]))
+    assert len(history["val_accuracy"]) == 20 and history["loss"][-1] < 0.7 * history["loss"][0]
+    answers = training.video_probabilities(lambda clips: head(clips, training=False).numpy(), [f[0] for f in features], spec)
+    accuracy = float((answers.argmax(axis=1) == targets).mean())
+    assert accuracy > 0.6, f"chance is 0.33, this is {accuracy:.2f}"
+
+
+def test_configurations_are_json(folders, monkeypatch):
+    """What is recorded is what is compared: tuples become lists on both sides."""
+    set_profile(monkeypatch, "full")
+    run = training.fit_or_load("run", {**CONFIG, "widths": (8, 16)}, Trainer())
+    assert json.loads((run.folder / "history.json").read_text())["config"]["widths"] == [8, 16]
+    set_profile(monkeypatch, "cached")
+    assert training.fit_or_load("run", {**CONFIG, "widths": (8, 16)}, Trainer()).config == run.config
