@@ -310,14 +310,16 @@ def _accuracy_sentence(metrics: Metrics) -> str:
 
 
 def format_histories(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Plain-text table of what `plot_histories` draws: each run at its best validation accuracy."""
+    """Plain-text table of what `plot_histories` draws: each run at its best validation accuracy, or, where there is
+    no validation, at its last epoch."""
     width = max(len("run"), *(len(name) for name in histories))
-    lines = [f"{'run':<{width}}  epochs  best epoch  val_accuracy  val_loss  accuracy   loss"]
+    lines = [f"{'run':<{width}}  epochs       shown  val_accuracy  val_loss  accuracy   loss"]
     for name, history in histories.items():
-        best = int(np.argmax(history["val_accuracy"]))
-        lines.append(f"{name:<{width}}  {len(history['val_accuracy']):6d}  {best + 1:10d}  "
-                     f"{history['val_accuracy'][best]:12.3f}  {history['val_loss'][best]:8.3f}  "
-                     f"{history['accuracy'][best]:8.3f}  {history['loss'][best]:5.3f}")
+        count = len(history["accuracy"])
+        shown = int(np.argmax(history["val_accuracy"])) if "val_accuracy" in history else count - 1
+        validation = [f"{history[key][shown]:.3f}" if key in history else "-" for key in ("val_accuracy", "val_loss")]
+        lines.append(f"{name:<{width}}  {count:6d}  {shown + 1:10d}  {validation[0]:>12}  {validation[1]:>8}  "
+                     f"{history['accuracy'][shown]:8.3f}  {history['loss'][shown]:5.3f}")
     return "\n".join(lines)
 
 
@@ -377,7 +379,8 @@ def plot_histories(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Fi
         for colour, history in zip(colours, histories.values(), strict=True):
             epochs = np.arange(1, len(history[key]) + 1)
             ax.plot(epochs, history[key], color=colour, linestyle="--", linewidth=1)
-            ax.plot(epochs, history[f"val_{key}"], color=colour, linewidth=2)
+            if f"val_{key}" in history:
+                ax.plot(epochs, history[f"val_{key}"], color=colour, linewidth=2)
         ax.set(xlabel="epoch", ylabel=key)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.3)
