@@ -77,7 +77,8 @@ def _settings(path: Path, kind: type, values):
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: no valid {kind.__name__} in it ({error}); use the file saved with this model") from error
+        raise DataError(f"{path}: no valid {kind.__name__} in it ({error}); "
+                        "use the file saved with this model") from error
 
 
 def _check_width(path: Path, labels: tuple[str, ...], width: int) -> None:
@@ -113,7 +114,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _rebuild(path: Path, error: Exception):
-    """Read a copy of the file in which the architecture is written as this Keras writes it; weights stay as they are."""
+    """Read a copy of the file whose architecture is written as this Keras writes it; its weights stay as they are."""
     import keras
 
     try:

@@ -199,7 +199,7 @@ def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed:
     model.load_weights(best if keep_best and validation is not None else last)
     table = _read_log(log).drop(columns="epoch")
     measured = [column for column in table if validation is not None or not column.startswith("val_")]
-    return {column: table[column].tolist() for column in measured}  # CSVLogger adds empty val_ columns where there are none
+    return {column: table[column].tolist() for column in measured}  # without validation CSVLogger adds empty columns
 
 
 def _read_log(log: Path) -> pandas.DataFrame:

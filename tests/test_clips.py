@@ -18,7 +18,7 @@ COLOUR = ClipSpec(length=8, window_s=1.0, size=64, channels="rgb")
 
 
 def scene(time_s: float, size: tuple[int, int] = (120, 160), seed: int = 0) -> np.ndarray:
-    """A square that swings to and fro in front of a fixed textured wall, uint8 BGR: the same motion at any frame rate."""
+    """A square that swings to and fro in front of a textured wall, uint8 BGR: the same motion at any frame rate."""
     rows, columns = size
     wall = np.random.default_rng(seed).uniform(60, 140, (6, 8, 3)).astype(np.float32)
     frame = cv2.resize(wall, (columns, rows), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
@@ -367,7 +367,9 @@ def test_what_each_change_does(augmentation, row, column, expected, reason):
     np.testing.assert_allclose(step[row, column], expected, atol=0.02, err_msg=reason)
 
 
-@pytest.mark.parametrize("gamma, level, expected", [(1.0, 100, 100), (2.0, 128, 64), (0.5, 64, 128), (1.7, 0, 0), (0.6, 255, 255)])
+@pytest.mark.parametrize("gamma, level, expected", [
+    (1.0, 100, 100), (2.0, 128, 64), (0.5, 64, 128), (1.7, 0, 0), (0.6, 255, 255),
+])
 def test_gamma_by_hand(gamma, level, expected):
     """255 * (level / 255) ** gamma, rounded; black and white stay."""
     assert Augmentation(gamma=gamma).apply(np.full((2, 2, 3), level, np.uint8))[0, 0, 0] == expected

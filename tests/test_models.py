@@ -26,7 +26,7 @@ def clip() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def backbone(clip) -> keras.Model:
-    """MobileNetV2 whose batch normalisation has the statistics of these pictures: untrained, yet its features differ."""
+    """MobileNetV2 whose batch normalisation has these pictures' statistics: untrained, yet its features differ."""
     keras.utils.set_random_seed(0)
     model = models.build_backbone(SIDE, weights=None)
     for layer in model.layers:
@@ -136,20 +136,20 @@ def test_what_fine_tuning_may_change(backbone):
 
 
 def test_tuning_changes_the_tails_kernels_and_nothing_else(backbone, clip):
-    """Weights of the trunk and statistics of the batch normalisation stay bit for bit; the backbone follows the tail."""
+    """The trunk's weights and the normalisation's statistics stay bit for bit; the backbone follows the tail."""
     head = models.build_action_head(CLASSES, LENGTH, units=4)
     trunk, tail = models.split_backbone(backbone)
     features = np.stack([answer(trunk, video) for video in clip])
-    model = models.join_tail(tail, head)
-    np.testing.assert_allclose(answer(model, features), answer(models.join_action_model(backbone, head), clip), atol=1e-5)
+    model, whole = models.join_tail(tail, head), models.join_action_model(backbone, head)
+    np.testing.assert_allclose(answer(model, features), answer(whole, clip), atol=1e-5)
 
     before = {layer.name: layer.get_weights() for layer in backbone.layers}
-    model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", run_eagerly=True)  # one batch: tracing takes longer
+    model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", run_eagerly=True)  # one batch: no tracing
     model.fit(features, np.eye(CLASSES, dtype=np.float32)[[0, 1]], verbose=0)
     changed = {layer.name for layer in backbone.layers
                if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))}
     assert changed == {layer.name for layer in tail.layers if layer.trainable_weights}
-    np.testing.assert_allclose(answer(model, features), answer(models.join_action_model(backbone, head), clip), atol=1e-5)
+    np.testing.assert_allclose(answer(model, features), answer(whole, clip), atol=1e-5)
 
 
 def test_missing_weights_offline_say_what_to_do_and_do_not_hang(tmp_path):

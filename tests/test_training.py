@@ -1,4 +1,4 @@
-"""helpers.training: ingredients by hand, runs that survive a kill, profiles, the feature cache, and that learning happens."""
+"""helpers.training: ingredients by hand, runs that survive a kill, profiles, the feature cache, learning."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_schedule_by_hand(step, expected, reason):
 def test_the_schedule_of_a_very_short_training_is_finite(steps):
     schedule = training.cosine_with_warmup(0.1, steps)
     rates = [float(schedule(step)) for step in range(steps + 1)]
-    assert np.isfinite(rates).all() and 0 <= min(rates) and max(rates) <= 0.1 + 1e-6
+    assert np.isfinite(rates).all() and min(rates) >= 0 and max(rates) <= 0.1 + 1e-6
 
 
 @pytest.mark.parametrize("name, kind", [("sgd", "SGD"), ("adam", "Adam"), ("adagrad", "Adagrad"), ("adamw", "AdamW")])
@@ -159,7 +159,8 @@ def test_an_epoch_shows_every_face_once_in_another_order():
         assert [len(part[0]) for part in parts] == [4, 4, 2]
         images = np.concatenate([part[0] for part in parts])
         orders.append([int(np.abs(everything - image).sum(axis=(1, 2, 3)).argmin()) for image in images])
-        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]).argmax(axis=1), np.array(orders[-1]) % 3)
+        labels = np.concatenate([part[1] for part in parts]).argmax(axis=1)
+        np.testing.assert_array_equal(labels, np.array(orders[-1]) % 3)
         batches.on_epoch_end()
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(10)) and orders[0] != orders[1]
 
@@ -185,7 +186,8 @@ def test_clips_are_runs_of_steps_from_one_copy():
     """Steps that say their video, copy and place: 100 * video + 10000 * copy + step."""
     features = [[np.arange(n)[:, None] + 100.0 * video + 10_000 * copy for copy in range(2)]
                 for video, n in enumerate((3, 6, 9, 12))]
-    batches = training.ClipBatches(features, np.eye(4, dtype=np.float32), np.array([1, 2, 3, 4], np.float32), 6, 3, seed=0)
+    weights = np.array([1, 2, 3, 4], np.float32)
+    batches = training.ClipBatches(features, np.eye(4, dtype=np.float32), weights, length=6, batch=3, seed=0)
     seen, copies, starts = [], set(), set()
     for _ in range(60):
         assert len(batches) == 2
@@ -205,7 +207,9 @@ def test_clips_are_runs_of_steps_from_one_copy():
     assert {s for v, s in starts if v == 3} == set(range(7)), "every window of the longest"
 
 
-@pytest.mark.parametrize("n, expected", [(1, [0, 0, 0, 0]), (3, [0, 1, 2, 2]), (4, [0, 1, 2, 3]), (9, [2, 3, 4, 5]), (10, [3, 4, 5, 6])])
+@pytest.mark.parametrize("n, expected", [
+    (1, [0, 0, 0, 0]), (3, [0, 1, 2, 2]), (4, [0, 1, 2, 3]), (9, [2, 3, 4, 5]), (10, [3, 4, 5, 6]),
+])
 def test_the_middle_window(n, expected):
     assert training.clip_at_middle(np.arange(n)[:, None], 4)[:, 0].tolist() == expected
 
@@ -310,7 +314,7 @@ def test_without_validation_the_last_epoch_is_left(tmp_path):
 
 
 def test_a_kill_between_log_and_backup_trains_the_epoch_again(tmp_path):
-    """The log knows an epoch that the backup does not: it is trained twice and counted once, however often that happens."""
+    """The log knows an epoch that the backup does not: trained twice, counted once, however often that happens."""
     data = Blobs()
     training.fit(blob_model(), data, data.truth, 1, tmp_path, 0)
     log = tmp_path / "log.csv"
@@ -334,8 +338,9 @@ def test_a_kill_in_the_middle_of_training(tmp_path):
     code = ("from pathlib import Path; from test_training import Blobs, blob_model; from helpers import training\n"
             "data = Blobs(seconds=0.1)\n"
             f"training.fit(blob_model(), data, data.truth, 1000, Path({str(tmp_path)!r}), seed=0)")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])}
-    process, log = subprocess.Popen([sys.executable, "-c", code], env=environment), tmp_path / "log.csv"
+    places = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": places})
+    log = tmp_path / "log.csv"
     try:
         deadline = time.monotonic() + 90
         while not (log.is_file() and log.read_text().count("\n") >= 3) and time.monotonic() < deadline:
@@ -607,7 +612,7 @@ def test_mini_xception_learns_drawn_expressions(tmp_path):
 
 
 def test_an_action_head_learns_drawn_actions(tmp_path):
-    """Motion pictures of 6x6 pixels as features; other people than those trained on are told apart, too."""
+    """Motion pictures of 6x6 pixels as features, six drawn people."""
     actions = ("bend", "jumping_jack", "wave_one_hand")
     folder = samples.write_action_samples(tmp_path, range(6), actions, size=(72, 96))
     spec = ClipSpec(length=12, size=32)
@@ -619,9 +624,11 @@ def test_an_action_head_learns_drawn_actions(tmp_path):
     head = models.build_action_head(3, spec.length, features=108, units=24, dropout=0.2)
     config = {"optimizer": "adam", "learning_rate": 0.01, "epochs": 20, "batch": 6, "label_smoothing": 0.05,
               "class_weight_cap": 3.0, "seed": 0}
-    history = training.train_clips(head, config, features, targets, tmp_path / "run", validation=(features[:6], targets[:6]))
+    validation = features[:6], targets[:6]
+    history = training.train_clips(head, config, features, targets, tmp_path / "run", validation)
     assert len(history["val_accuracy"]) == 20 and history["loss"][-1] < 0.7 * history["loss"][0]
-    answers = training.video_probabilities(lambda clips: head(clips, training=False).numpy(), [f[0] for f in features], spec)
+    plain = [copies[0] for copies in features]
+    answers = training.video_probabilities(lambda clips: head(clips, training=False).numpy(), plain, spec)
     accuracy = float((answers.argmax(axis=1) == targets).mean())
     assert accuracy > 0.6, f"chance is 0.33, this is {accuracy:.2f}"
 
