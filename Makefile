@@ -36,5 +36,6 @@ notebooks: $(VENV)/.ready
 	$(PY) -m helpers.notebooks
 
 retrain: $(VENV)/.ready
-	HAR_PROFILE=full $(PY) -m helpers.notebooks 01 02 03 04 05 06
+	HAR_PROFILE=full $(PY) -m helpers.notebooks 01 02 03 04 05 06 07
+	$(PY) -c "from helpers import artifacts; artifacts.write_manifest()"
 	$(PY) -m helpers.notebooks
