@@ -383,19 +383,18 @@ def save_keras(model, stem: Path) -> None:
 
 # --------------------------------------------------------------------------------------------------- manifest
 
-def _committed_files() -> list[Path]:
-    return sorted(p for p in ARTIFACTS.rglob("*") if p.is_file() and p != MANIFEST and not p.name.startswith("."))
+def _hashes() -> dict[str, str]:
+    files = sorted(p for p in ARTIFACTS.rglob("*") if p.is_file() and p != MANIFEST and not p.name.startswith("."))
+    return {p.relative_to(ARTIFACTS).as_posix(): pooch.file_hash(str(p)) for p in files}
 
 
 def write_manifest() -> None:
     """Write artifacts/manifest.json: the SHA-256 of every file below artifacts/."""
-    files = {p.relative_to(ARTIFACTS).as_posix(): pooch.file_hash(str(p)) for p in _committed_files()}
-    MANIFEST.write_text(json.dumps(files, indent=1) + "\n")
+    MANIFEST.write_text(json.dumps(_hashes(), indent=1) + "\n")
 
 
 def check_manifest() -> list[str]:
     """What differs between artifacts/ and its manifest, a sentence each; empty when all is as it was written."""
-    recorded = _read_json(MANIFEST)
-    present = {p.relative_to(ARTIFACTS).as_posix(): pooch.file_hash(str(p)) for p in _committed_files()}
+    recorded, present = _read_json(MANIFEST), _hashes()
     return [f"{name}: {'missing' if name not in present else 'not in the manifest' if name not in recorded else 'changed'}"
             for name in sorted({*recorded, *present}) if recorded.get(name) != present.get(name)]

@@ -98,19 +98,31 @@ def read_frames(path: Path | str) -> Iterator[tuple[np.ndarray, float]]:
         raise VideoError(f"{path}: {'empty file' if path.is_file() else 'no such file'}; replace or remove it")
     capture = cv2.VideoCapture(str(path))
     try:
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        rate = rate if 1 <= rate <= 240 else FALLBACK_FPS
-        count = 0
-        while True:
-            ok, frame = capture.read()
-            if not ok:
-                break
-            yield frame, count / rate
-            count += 1
+        empty = True
+        for frame, time_s in film_frames(capture):
+            empty = False
+            yield frame, time_s
     finally:
         capture.release()
-    if count == 0:
+    if empty:
         raise VideoError(f"{path}: no frame can be decoded; is it a video? Convert it (ffmpeg -i IN OUT.mp4) or remove it")
+
+
+def film_frames(capture: cv2.VideoCapture) -> Iterator[tuple[np.ndarray, float]]:
+    """What is left of an open film as (uint8 BGR (H, W, 3), seconds); the time is counted in frames from here."""
+    rate, number = frame_rate(capture), 0
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            return
+        yield frame, number / rate
+        number += 1
+
+
+def frame_rate(capture: cv2.VideoCapture) -> float:
+    """Frames a second that the header gives, or 25 when that cannot be (below 1, above 240, not a number)."""
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if 1 <= rate <= 240 else FALLBACK_FPS
 
 
 def sample_indices(frames: int, length: int) -> np.ndarray:

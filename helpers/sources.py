@@ -18,10 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from helpers.clips import read_frames
+from helpers.clips import FALLBACK_FPS, film_frames, frame_rate, read_frames
 from helpers.datasets import IMAGE_SUFFIXES, REPOSITORY, DataError, read_image
 
-DEFAULT_FPS = 25.0  # where a source does not say, or says something no camera does
+DEFAULT_FPS = FALLBACK_FPS  # where a source does not say, or says something no camera does
 STALL_S = 5.0  # a stream that shows nothing new for so long is given up
 
 
@@ -162,7 +162,7 @@ def _open_camera(index: int) -> Source:
         f"camera {index}",
         _read_live(capture, f"camera {index}", _no_camera(index)),
         capture.release,
-        _sane_fps(capture),
+        frame_rate(capture),
         is_live=True,
     )
 
@@ -192,13 +192,13 @@ def _open_stream(address: str) -> Source:
         raise SourceError(nothing)
     if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:  # a film that lies on a server, not a camera
         return Source(
-            address, _read_film(capture), capture.release, _sane_fps(capture), _count(capture)
+            address, film_frames(capture), capture.release, frame_rate(capture), _count(capture)
         )
     return Source(
         address,
         _read_live(capture, address, nothing),
         capture.release,
-        _sane_fps(capture),
+        frame_rate(capture),
         is_live=True,
     )
 
@@ -209,7 +209,7 @@ def _open_file(path: Path, name: str) -> Source:
             f"{path}: no such file or folder. Check the spelling; a camera is a number, such as 0."
         )
     capture = cv2.VideoCapture(str(path))
-    fps, count = _sane_fps(capture), _count(capture)
+    fps, count = frame_rate(capture), _count(capture)
     capture.release()
     frames = read_frames(path)
     return Source(name, frames, frames.close, fps, count)
@@ -240,16 +240,6 @@ def _read_images(
             skipped.append((path, str(error)))
 
 
-def _read_film(capture: cv2.VideoCapture) -> Iterator[tuple[np.ndarray, float]]:
-    fps, number = _sane_fps(capture), 0
-    while True:
-        ok, frame = capture.read()
-        if not ok:
-            return
-        yield frame, number / fps
-        number += 1
-
-
 def _read_live(
     capture: cv2.VideoCapture, name: str, nothing: str
 ) -> Iterator[tuple[np.ndarray, float]]:
@@ -275,11 +265,6 @@ def _read_live(
             )
         start = now if start is None else start
         yield frame, now - start
-
-
-def _sane_fps(capture: cv2.VideoCapture) -> float:
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    return fps if 1 <= fps <= 240 else DEFAULT_FPS  # also false for nan
 
 
 def _count(capture: cv2.VideoCapture) -> int | None:

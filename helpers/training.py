@@ -400,8 +400,9 @@ def trunk_features(samples: list[Sample], spec: ClipSpec, trunk: keras.Model, co
     features, used = [], []
     for index, sample in enumerate(samples):
         try:
+            content = content_key([sample])
             features.append([
-                _cached_trunk(content_key([sample]), spec.as_dict(), augmentation, key, sample.path, function)
+                _cached_trunk(content, spec.as_dict(), augmentation, key, sample.path, function)
                 for augmentation in draw_augmentations(copies, seed * 100_003 + index)])
             used.append(sample)
         except DataError as error:
