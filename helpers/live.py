@@ -278,6 +278,8 @@ class LiveSession:
         "failed".
     latest: the newest LivePicture, None before the first. mirror: turn pictures left to right.
     opener: makes the source, by default `open_source`.
+    stopping: set when the source that is open, or being opened, shall end; an opener or a source
+        that waits for a person looks at it.
     """
 
     def __init__(
@@ -290,7 +292,7 @@ class LiveSession:
         self.latest: LivePicture | None = None
         self.state, self.status = "ready", "Ready. Press Start."
         self._opener, self._lock, self._job = opener, threading.Lock(), None
-        self._paused = threading.Event()
+        self._paused, self.stopping = threading.Event(), threading.Event()
         _sessions.add(self)
 
     @property
@@ -392,10 +394,16 @@ class LiveSession:
     def _play(self, job: _Job) -> None:
         if job.stop.is_set():
             return
+        self.stopping = job.stop  # jobs play one after the other
         rate = FrameRate()
         self.pipeline.reset()
         with ExitStack() as stack:
-            source = stack.enter_context(self._opener(job.source))
+            try:
+                source = stack.enter_context(self._opener(job.source))
+            except SourceError:
+                if job.stop.is_set():  # nobody waits for it any more
+                    return
+                raise
             frames = (
                 self._newest(source, job.stop) if source.is_live else self._in_order(source, job)
             )
@@ -466,13 +474,14 @@ class LiveSession:
                     if failures:
                         raise failures[0]
                     return
-                if time.monotonic() - last > self.stall_s:
+                if time.monotonic() - last > max(self.stall_s, source.patience_s):
                     raise SourceError(
                         f"{source.name} stalled: no picture for {self.stall_s:.0f} s. Check the "
                         "camera and the network, then press Start."
                     )
         finally:
             done.set()
+            stop.set()  # wakes a source that waits for a person
             reader.join()  # only then may the source be released
 
 

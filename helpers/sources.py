@@ -40,6 +40,7 @@ class Source:
         unknown.
     is_live: frames come when they come (camera, stream) and late ones are worthless. closed: it was
         given back.
+    patience_s: how long nothing new may be normal for it, seconds; it keeps watch itself until then.
     skipped: (path, reason) of the images of a folder that could not be read.
     """
 
@@ -52,10 +53,11 @@ class Source:
         count: int | None = None,
         is_live: bool = False,
         skipped: list | None = None,
+        patience_s: float = 0.0,
     ):
         self.name, self.fps, self.count, self.is_live = name, fps, count, is_live
         self.skipped = [] if skipped is None else skipped
-        self.closed = False
+        self.closed, self.patience_s = False, patience_s
         self._frames, self._release = frames, release
         try:
             self._first = next(frames, None)
