@@ -18,7 +18,8 @@ import cv2
 import ipywidgets as widgets
 import numpy as np
 
-from helpers.live import UNSURE, LivePicture, LiveSession, Pipeline
+from helpers.browser import BROWSER, BrowserCamera
+from helpers.live import UNSURE, LivePicture, LiveSession, Pipeline, Source, open_source
 
 PICTURES_PER_S = 15  # shown at most; the pipeline itself is not slowed down
 BARS_PER_S = 8
@@ -52,7 +53,8 @@ class LivePanel(widgets.VBox):
         previous = LivePanel._current() if LivePanel._current else None
         if previous is not None:
             previous.close()
-        self.session = session or LiveSession(pipeline)
+        self.camera = BrowserCamera()
+        self.session = session or LiveSession(pipeline, opener=self._open)
         self.folder = Path(folder)
         self._lock, self._shower = threading.Lock(), None
         self._shown_number, self._bars_due = None, 0.0
@@ -66,6 +68,7 @@ class LivePanel(widgets.VBox):
                 widgets.HBox([self.threshold, self.smoothing, self.mirror]),
                 widgets.HBox([self.picture, widgets.VBox([self.action_bars, self.emotion_bars])]),
                 self.speed,
+                self.camera,
                 self.status,
             ]
         )
@@ -81,6 +84,7 @@ class LivePanel(widgets.VBox):
         shower = self._shower
         if shower is not None and shower is not threading.current_thread():
             shower.join(2.0)
+        self.camera.close()
         super().close()
 
     # --- what it is made of
@@ -91,6 +95,7 @@ class LivePanel(widgets.VBox):
             value="demo",
             options=[
                 ("Demo clip", "demo"),
+                ("This browser's camera", BROWSER),
                 ("Camera 0", "0"),
                 ("Camera 1", "1"),
                 ("File, folder or address", ANOTHER),
@@ -148,6 +153,14 @@ class LivePanel(widgets.VBox):
         for control in (self.threshold, self.smoothing):
             control.observe(self._on_settings, "value")
         self.mirror.observe(lambda change: setattr(self.session, "mirror", change.new), "value")
+
+    def _open(self, source: str) -> Source:
+        if source == BROWSER:
+            return self.camera.source(self.session.stopping, self._say)
+        return open_source(source)
+
+    def _say(self, words: str) -> None:
+        self.session.status = words
 
     # --- what a person does
 
