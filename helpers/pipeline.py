@@ -180,7 +180,7 @@ def slid_onto(track: FaceTrack, other: FaceTrack) -> bool:
     """Whether two tracks are on one face and `track` is the one that does not belong there: when a
     face passes in front of another, the landmarks of the hidden one slide onto it.
     """
-    if track is other or overlap(track.box, other.box) < 0.5:
+    if track is other or overlap(track.box, other.box) < 0.7:
         return False
     return (track.surprise, track.face_id) > (other.surprise, other.face_id)
 
