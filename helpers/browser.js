@@ -151,10 +151,8 @@ export default () => {
     render({ el }) {
       const view = document.createElement("div");
       view.className = "har-camera";
-      view.setAttribute("role", "status");
-      view.innerHTML = `<style>${style}</style><span class="har-camera-light" aria-hidden="true"></span>` +
-        `<span class="har-camera-text"></span>`;
-      el.append(view);
+      view.innerHTML = `<span class="har-camera-light" aria-hidden="true"></span><span class="har-camera-text"></span>`;
+      el.append(Object.assign(document.createElement("style"), { textContent: style }), view);
       views.add(view);
       show();
       return () => {

@@ -110,9 +110,7 @@ class BrowserCamera(anywidget.AnyWidget):
             run = self._run = _Run(self._runs)
             self.received = self.broken = 0
         frames = self._frames(run, stopping or threading.Event(), say)
-        return Source(
-            BROWSER, frames, lambda: self._release(run), is_live=True, patience_s=PATIENCE_S
-        )
+        return Source(BROWSER, frames, lambda: self._release(run), is_live=True)
 
     def close(self) -> None:
         """End the run, take the widget off the page; safe to call again."""

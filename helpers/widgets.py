@@ -19,7 +19,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from helpers.browser import BROWSER, BrowserCamera
-from helpers.live import UNSURE, LivePicture, LiveSession, Pipeline, Source, open_source
+from helpers.live import UNSURE, FrameResult, LiveSession, Pipeline, Source, open_source
 
 PICTURES_PER_S = 15  # shown at most; the pipeline itself is not slowed down
 BARS_PER_S = 8
@@ -37,27 +37,22 @@ class LivePanel(widgets.VBox):
 
     pipeline: `live.Pipeline`, used by this panel only. folder: where recordings and snapshots are
         written.
-    session: a `live.LiveSession` made elsewhere, by default a new one.
+    session: the `live.LiveSession` that works. camera: the `browser.BrowserCamera`.
     Only one panel is alive: making another (running the cell again) closes the one before and its
     camera.
     """
 
     _current: weakref.ref | None = None
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        folder: Path | str = "recordings",
-        session: LiveSession | None = None,
-    ):
+    def __init__(self, pipeline: Pipeline, folder: Path | str = "recordings"):
         previous = LivePanel._current() if LivePanel._current else None
         if previous is not None:
             previous.close()
         self.camera = BrowserCamera()
-        self.session = session or LiveSession(pipeline, opener=self._open)
+        self.session = LiveSession(pipeline, opener=self._open)
         self.folder = Path(folder)
         self._lock, self._shower = threading.Lock(), None
-        self._shown_number, self._bars_due = None, 0.0
+        self._shown, self._bars_due = None, 0.0
         self._make_controls(pipeline)
         self._make_displays()
         self._connect()
@@ -72,11 +67,17 @@ class LivePanel(widgets.VBox):
                 self.status,
             ]
         )
+        self._show_bars(None)
         self._show_state()
         LivePanel._current = weakref.ref(self)
 
     def __repr__(self) -> str:
         return "LivePanel()"  # the default one prints every child
+
+    def _repr_mimebundle_(self, **options):
+        """With a picture for those who show no widgets (GitHub) or none of a kernel that is gone."""
+        bundle = super()._repr_mimebundle_(**options)
+        return {**bundle, "image/png": _to_png(_empty_picture("Live panel: run this cell"))}
 
     def close(self) -> None:
         """Stop, give the camera back, take the panel off the page; safe to call again."""
@@ -84,7 +85,8 @@ class LivePanel(widgets.VBox):
         shower = self._shower
         if shower is not None and shower is not threading.current_thread():
             shower.join(2.0)
-        self.camera.close()
+        for part in _parts(self):
+            part.close()
         super().close()
 
     # --- what it is made of
@@ -104,6 +106,7 @@ class LivePanel(widgets.VBox):
         self.address = widgets.Text(
             placeholder="video.mp4, a folder of images, rtsp://… or http://…",
             disabled=True,
+            tooltip="Of the computer on which Python runs",
             layout=widgets.Layout(width="24em"),
         )
         self.start = _button("Start", "play", "Open the source and begin", "success")
@@ -115,33 +118,29 @@ class LivePanel(widgets.VBox):
         threshold = settings.threshold
         if threshold is None:
             threshold = pipeline.action.threshold if pipeline.action else 0.5
-        self.threshold = widgets.FloatSlider(
-            value=threshold,
-            min=0,
-            max=1,
-            step=0.05,
-            description="Threshold",
-            tooltip="An action less likely than this is shown as –",
+        self.threshold = _slider(
+            "Threshold", threshold, 1, 0.05, "An action less likely than this is shown as –"
         )
-        self.smoothing = widgets.FloatSlider(
-            value=settings.smoothing_s,
-            min=0,
-            max=2,
-            step=0.1,
-            description="Smoothing s",
-            tooltip="Seconds over which answers are smoothed",
+        self.smoothing = _slider(
+            "Smoothing s", settings.smoothing_s, 2, 0.1, "Seconds over which answers are smoothed"
         )
-        self.mirror = widgets.Checkbox(value=False, description="Mirror", indent=False)
+        self.mirror = widgets.Checkbox(
+            value=False,
+            description="Mirror",
+            indent=False,
+            tooltip="Turn the picture left to right, but not the text",
+            layout=widgets.Layout(width="7.5em"),
+        )
 
     def _make_displays(self) -> None:
         self.picture = widgets.Image(
-            value=to_jpeg(_empty_picture()),
+            value=to_jpeg(_empty_picture("Press Start")),
             format="jpeg",
             layout=widgets.Layout(width="640px", max_width="100%", object_fit="contain"),
         )
         self.action_bars = widgets.HTML(layout=widgets.Layout(width="22em"))
         self.emotion_bars = widgets.HTML(layout=widgets.Layout(width="22em"))
-        self.speed, self.status = widgets.HTML(), widgets.HTML()
+        self.speed, self.status = widgets.HTML("–"), widgets.HTML()
 
     def _connect(self) -> None:
         self.source.observe(self._on_source, "value")
@@ -217,42 +216,45 @@ class LivePanel(widgets.VBox):
             self._show_latest()
             self._show_state()
             time.sleep(1 / PICTURES_PER_S)
+        self._bars_due = 0.0  # the last picture and its numbers stay
         self._show_latest()
         self.pause.value = self.record.value = False
         self._show_state()
 
     def _show_latest(self) -> None:
         latest = self.session.latest
-        if latest is None or latest is self._shown_number:
+        if latest is None:
             return
-        self._shown_number = latest
-        self.picture.value = to_jpeg(latest.picture)
+        if latest is not self._shown:
+            self._shown = latest
+            self.picture.value = to_jpeg(latest.picture)
         if time.monotonic() >= self._bars_due:
             self._bars_due = time.monotonic() + 1 / BARS_PER_S
-            self._show_numbers(latest)
+            faces = len(latest.result.faces)
+            self.speed.value = (
+                f"{latest.fps:.0f} frames a second · {latest.latency_ms:.0f} ms from frame to answer · "
+                f"{faces} face{'s' if faces != 1 else ''}"
+            )
+            self._show_bars(latest.result)
 
-    def _show_numbers(self, latest: LivePicture) -> None:
-        result, pipeline = latest.result, self.session.pipeline
+    def _show_bars(self, result: FrameResult | None) -> None:
+        pipeline, none = self.session.pipeline, np.zeros(0)
         if pipeline.action:
             self.action_bars.value = bars(
-                f"Action: {result.action}",
+                f"Action: {result.action if result else UNSURE}",
                 pipeline.action.labels,
-                result.action_probabilities,
+                result.action_probabilities if result else none,
                 ACTION_COLOUR,
             )
         if pipeline.emotion:
-            face = max(result.faces, key=lambda face: face.box[2], default=None)
-            title = f"Face {face.face_id}: {face.emotion}" if face else f"Face: {UNSURE}"
+            faces = result.faces if result else ()
+            face = max(faces, key=lambda face: face.box[2], default=None)
             self.emotion_bars.value = bars(
-                title,
+                f"Face {face.face_id}: {face.emotion}" if face else f"Face: {UNSURE}",
                 pipeline.emotion.labels,
-                face.probabilities if face else np.zeros(0),
+                face.probabilities if face else none,
                 EMOTION_COLOUR,
             )
-        self.speed.value = (
-            f"{latest.fps:.0f} frames a second · {result.latency_ms:.0f} ms from frame to answer · "
-            f"{len(result.faces)} face{'s' if len(result.faces) != 1 else ''}"
-        )
 
     def _show_state(self) -> None:
         session, running = self.session, self.session.running
@@ -292,42 +294,53 @@ def to_jpeg(picture: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
-def _empty_picture() -> np.ndarray:
+def _to_png(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def _empty_picture(text: str) -> np.ndarray:
     picture = np.full((480, 640, 3), 40, np.uint8)
-    cv2.putText(
-        picture,
-        "Press Start",
-        (225, 250),
-        cv2.FONT_HERSHEY_SIMPLEX,
-        1,
-        (200, 200, 200),
-        2,
-        cv2.LINE_AA,
-    )
-    return picture
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 1
+    (width, height), _ = cv2.getTextSize(text, font, size, 2)
+    place = ((640 - width) // 2, (480 + height) // 2)
+    return cv2.putText(picture, text, place, font, size, (200, 200, 200), 2, cv2.LINE_AA)
 
 
 def _save_png(path: Path, picture: np.ndarray) -> str:
     """What happened, in words."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        path.write_bytes(_to_png(picture))
     except OSError as error:
         return f"{path}: cannot be written ({error.strerror}). Choose another folder."
     return f"Saved {path}."
 
 
+def _parts(box: widgets.Box) -> list[widgets.Widget]:
+    """Everything inside a box, at any depth."""
+    inner = [part for child in box.children if isinstance(child, widgets.Box) for part in _parts(child)]
+    return [*box.children, *inner]
+
+
 def _button(text: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:
     return widgets.Button(
-        description=text,
-        icon=icon,
-        tooltip=tooltip,
-        button_style=style,
-        layout=widgets.Layout(width="7.5em"),
+        description=text, icon=icon, tooltip=tooltip, button_style=style, layout=widgets.Layout(width="8.5em")
     )
 
 
 def _toggle(text: str, icon: str, tooltip: str) -> widgets.ToggleButton:
     return widgets.ToggleButton(
-        description=text, icon=icon, tooltip=tooltip, layout=widgets.Layout(width="7.5em")
+        description=text, icon=icon, tooltip=tooltip, layout=widgets.Layout(width="8.5em")
+    )
+
+
+def _slider(text: str, value: float, most: float, step: float, tooltip: str) -> widgets.FloatSlider:
+    return widgets.FloatSlider(
+        value=value,
+        min=0,
+        max=most,
+        step=step,
+        description=text,
+        tooltip=tooltip,
+        style={"description_width": "initial"},
     )
