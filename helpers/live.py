@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import os
+import signal
+import subprocess
 import sys
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,18 +27,17 @@ import cv2
 import numpy as np
 
 from helpers.datasets import DataError
-from helpers.overlay import draw_overlay
+from helpers.overlay import Readout, draw_overlay
 from helpers.pipeline import (
     UNSURE,
     FaceResult,
-    FrameRate,
     FrameResult,
     LiveSettings,
     Pipeline,
     StageTimes,
 )
 from helpers.recording import CSV_COLUMNS, OutputError, Recorder, TimelineWriter, VideoWriter
-from helpers.sources import DEFAULT_FPS, STALL_S, Source, SourceError, open_source, to_bgr
+from helpers.sources import DEFAULT_FPS, NewestFrames, Source, SourceError, open_source, to_bgr, without_password
 
 # What a notebook needs, from one place.
 __all__ = [
@@ -67,11 +67,11 @@ __all__ = [
 class Summary:
     """What a run over one source came to; `line()` is one line that a machine can read.
 
-    frames; seconds: wall time; latencies_ms: of the last 20,000 frames; frames_with_face; media_s:
-    seconds of video;
+    frames; seconds: wall time; latencies_ms: of the last 20,000 frames, from the decoded frame's arrival to its
+        result; frames_with_face; media_s: seconds of video;
     action_seconds, emotion_seconds: seconds by label; stage_ms: total milliseconds by stage;
     skipped: images that could not be read; interrupted: ended by Ctrl-C or the notebook's stop
-    button; broken: how a camera or stream ended by itself, empty when it did not.
+    button; broken: how a camera, a stream or a film ended before its time, empty when it did not.
     """
 
     frames: int = 0
@@ -148,26 +148,28 @@ def run(
     of it.
 
     output: annotated mp4. csv_path: timeline. show: a window, `q` ends it. progress: a bar on
-    stderr. Ctrl-C, the notebook's stop button and a camera that goes away end it early with the
-    files finished and are told in the summary. The source is always given back.
+    stderr. Of a camera or stream the newest frame is taken, of a file every one. Ctrl-C, the
+    notebook's stop button and a camera that goes away end it early with the files finished and are
+    told in the summary. The source is always given back.
     Raises SourceError, OutputError or another DataError in plain words.
     """
     _refuse_overwriting(source, output, csv_path)
-    summary, rate = Summary(), FrameRate()
+    summary, readout = Summary(), Readout()
     pipeline.reset()
     started = time.perf_counter()
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
+        arriving = _arriving(frames, threading.Event(), stack)
         recorder = stack.enter_context(Recorder(output, csv_path, frames.fps))
         bar = stack.enter_context(_progress_bar(frames, max_frames)) if progress else None
         window = stack.enter_context(_window(frames.name)) if show else None
         try:
-            for frame, time_s, stages in _timed(frames, max_frames):
-                result = pipeline.step(frame, time_s)
-                picture, fps = None, rate.tick()
+            for frame, time_s, waited_ms, stages in _timed(arriving, frames.is_live, max_frames):
+                result = pipeline.step(frame, time_s, waited_ms)
+                shown, picture = readout.steady(result), None
                 if output or show:
                     with stages("draw"):
-                        picture = draw_overlay(frame, result, fps)
+                        picture = draw_overlay(frame, shown, readout.fps)
                 with stages("write"):
                     recorder.write(picture, result)
                 summary.add(result, stages.ms)
@@ -175,6 +177,7 @@ def run(
                     bar.update()
                 if window and not window(picture):
                     break
+            summary.broken = frames.shortfall
         except KeyboardInterrupt:
             summary.interrupted = True
         except SourceError as error:
@@ -197,18 +200,26 @@ def _refuse_overwriting(source, output, csv_path) -> None:
         raise OutputError(f"{output}: video and timeline need two different files.")
 
 
+def _arriving(source: Source, stop: threading.Event, stack: ExitStack) -> Iterable[tuple[np.ndarray, float, float]]:
+    """(frame, time_s, arrival at `time.perf_counter()`): every frame of a film, the newest of a camera."""
+    if source.is_live:
+        return stack.enter_context(NewestFrames(source, stop))
+    return ((frame, time_s, time.perf_counter()) for frame, time_s in source)
+
+
 def _timed(
-    frames: Source, max_frames: int | None
-) -> Iterator[tuple[np.ndarray, float, StageTimes]]:
-    """The source's frames, each with a fresh StageTimes that holds how long reading it took."""
-    iterator, number = iter(frames), 0
+    arriving: Iterable[tuple[np.ndarray, float, float]], is_live: bool, max_frames: int | None
+) -> Iterator[tuple[np.ndarray, float, float, StageTimes]]:
+    """(frame, time_s, milliseconds since it arrived, a fresh StageTimes that holds how long it took to come)."""
+    iterator, number = iter(arriving), 0
     while max_frames is None or number < max_frames:
         stages = StageTimes()
-        with stages("decode"):
+        with stages("wait" if is_live else "decode"):
             item = next(iterator, None)
         if item is None:
             return
-        yield *item, stages
+        frame, time_s, arrival = item
+        yield frame, time_s, (time.perf_counter() - arrival) * 1e3, stages
         number += 1
 
 
@@ -220,17 +231,14 @@ def _progress_bar(frames: Source, max_frames: int | None):
 
 
 def has_window() -> bool:
-    """Whether this OpenCV and this computer can open a window."""
-    if sys.platform == "linux" and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        return False
+    """Whether this OpenCV and this computer can open a window. A process of its own tries it: where there is no
+    screen, the window library ends the process that asks.
+    """
+    probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
     try:
-        cv2.namedWindow("probe")
-        cv2.destroyWindow("probe")
-    except cv2.error:  # the headless wheel
+        return subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
         return False
-    return True
 
 
 @contextmanager
@@ -255,13 +263,14 @@ def _window(title: str):
 
 @dataclass(frozen=True, eq=False)
 class LivePicture:
-    """The newest answer of a session: annotated picture (uint8 BGR), result, frames per second,
-    running number.
+    """The newest answer of a session: annotated picture (uint8 BGR), result, running number; and the frames per
+    second and latency (milliseconds) of the last second, renewed so seldom that a person can read them.
     """
 
     picture: np.ndarray
     result: FrameResult
     fps: float
+    latency_ms: float
     number: int
 
 
@@ -273,6 +282,8 @@ class LiveSession:
     keeps the newest frame, so that a slow model drops frames instead of falling behind. Every error
     ends up in `status`, in plain words; no method raises or waits for a model or a camera, except
     `stop(wait=True)`.
+    A result's latency counts from the arrival of the decoded frame: waiting for the model and all its stages; not
+    the camera and the network before, not drawing and the browser after.
 
     status: a sentence for people. state: "ready", "starting", "running", "paused", "stopped" or
         "failed".
@@ -282,13 +293,8 @@ class LiveSession:
         that waits for a person looks at it.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        opener: Callable[[str], Source] = open_source,
-        stall_s: float = STALL_S,
-    ):
-        self.pipeline, self.mirror, self.stall_s = pipeline, False, stall_s
+    def __init__(self, pipeline: Pipeline, opener: Callable[[str], Source] = open_source):
+        self.pipeline, self.mirror = pipeline, False
         self.latest: LivePicture | None = None
         self.state, self.status = "ready", "Ready. Press Start."
         self._opener, self._lock, self._job = opener, threading.Lock(), None
@@ -318,7 +324,7 @@ class LiveSession:
                 target=self._work, args=(job,), name="live-session", daemon=True
             )
             self._job = job
-            self._say(job, "starting", f"Opening {source} …")
+            self._say(job, "starting", f"Opening {job.name} …")
             job.thread.start()
             return True
 
@@ -377,50 +383,42 @@ class LiveSession:
         if job.previous is not None:
             job.previous.join()
             job.previous = None
-        try:
-            self._play(job)
-            self._say(job, "stopped", f"Stopped; {job.name} is closed.")
-        except DataError as error:
-            self._say(job, "failed", str(error))
-        except (
-            Exception
-        ) as error:  # a model's bug, too little memory: the panel must say so and stay usable
-            self._say(
-                job, "failed", f"Stopped by an unexpected error, {type(error).__name__}: {error}"
-            )
-        finally:
-            job.close_recorder(for_good=True)
-
-    def _play(self, job: _Job) -> None:
-        if job.stop.is_set():
-            return
-        self.stopping = job.stop  # jobs play one after the other
-        rate = FrameRate()
-        self.pipeline.reset()
-        with ExitStack() as stack:
+        with ExitStack() as stack:  # at its end the reader is joined and the source closed
             try:
-                source = stack.enter_context(self._opener(job.source))
-            except SourceError:
-                if job.stop.is_set():  # nobody waits for it any more
-                    return
-                raise
-            frames = (
-                self._newest(source, job.stop) if source.is_live else self._in_order(source, job)
-            )
-            stack.enter_context(
-                closing(frames)
-            )  # ends the reader before the source is released, whatever happens
-            job.name, job.fps = source.name, source.fps
-            self._say(job, "running", f"Running: {source.name}.")
-            for number, (frame, time_s, waited_ms) in enumerate(frames):
-                if self._paused.is_set():
-                    continue
-                result = self.pipeline.step(frame, time_s, waited_ms)
-                fps = rate.tick()
-                picture = draw_overlay(frame, result, fps, self.mirror)
-                self._record(job, picture, result)
-                if job is self._job:
-                    self.latest = LivePicture(picture, result, fps, number)
+                state, status = "stopped", self._play(job, stack)
+            except Exception as error:  # also a model's bug, too little memory: the panel stays usable
+                unexpected = "" if isinstance(error, DataError) else f"Unexpected {type(error).__name__}: "
+                state, status = "failed", f"{unexpected}{error}"
+                if isinstance(error, SourceError) and job.stop.is_set():  # nobody waits for it any more
+                    state, status = "stopped", f"Stopped; {job.name} is closed."
+            job.stop.set()
+            job.close_recorder(for_good=True)  # before a camera that hangs is waited for
+            if state == "failed":
+                self._say(job, state, status)
+        self._say(job, state, status)
+
+    def _play(self, job: _Job, stack: ExitStack) -> str:
+        """Work off the job's source, which `stack` will close; what to say after it."""
+        if job.stop.is_set():
+            return f"Stopped; {job.name} was not opened."
+        self.stopping = job.stop  # jobs play one after the other
+        readout = Readout()
+        self.pipeline.reset()
+        source = stack.enter_context(self._opener(job.source))
+        job.name, job.fps = source.name, source.fps
+        self._say(job, "running", f"Running: {job.name}.")
+        arriving = _arriving(source, job.stop, stack)
+        for number, (frame, time_s, arrival) in enumerate(arriving if source.is_live else self._in_time(arriving, job)):
+            if self._paused.is_set():
+                continue
+            result = self.pipeline.step(frame, time_s, (time.perf_counter() - arrival) * 1e3)
+            picture = draw_overlay(frame, readout.steady(result), readout.fps, self.mirror)
+            self._record(job, picture, result)
+            if job is self._job:
+                self.latest = LivePicture(picture, result, readout.fps, readout.latency_ms, number)
+        if job.stop.is_set():
+            return f"Stopped; {job.name} is closed."
+        return f"{source.shortfall or f'The end of {job.name}.'} It is closed."
 
     def _record(self, job: _Job, picture: np.ndarray, result: FrameResult) -> None:
         try:
@@ -431,72 +429,17 @@ class LiveSession:
             job.close_recorder()
             self._say(job, self.state, str(error))
 
-    def _in_order(self, source: Source, job: _Job) -> Iterator[tuple[np.ndarray, float, float]]:
-        """Every frame, not before its time when paced; while paused none is read."""
+    def _in_time(self, arriving: Iterable, job: _Job) -> Iterator[tuple[np.ndarray, float, float]]:
+        """Every frame of a film, not before its time when paced; while paused none is read."""
         start = time.monotonic()
-        for frame, time_s in source:
-            delay = start + time_s - time.monotonic() if job.paced else 0.0
-            if job.stop.wait(max(0.0, delay)):
-                return
+        for frame, time_s, _ in arriving:
+            job.stop.wait(max(0.0, start + time_s - time.monotonic()) if job.paced else 0.0)
             while self._paused.is_set() and not job.stop.is_set():
                 job.stop.wait(0.05)
                 start = time.monotonic() - time_s
             if job.stop.is_set():
                 return
-            yield frame, time_s, 0.0
-
-    def _newest(
-        self, source: Source, stop: threading.Event
-    ) -> Iterator[tuple[np.ndarray, float, float]]:
-        """The newest frame whenever asked; a reader thread throws away the others. Raises what the
-        reader raised.
-        """
-        newest, ended, arrived = deque(maxlen=1), threading.Event(), threading.Event()
-        failures: list[BaseException] = []
-        done = threading.Event()
-        reader = threading.Thread(
-            target=_keep_newest,
-            args=(source, newest, arrived, ended, done, failures),
-            name="live-reader",
-            daemon=True,
-        )
-        reader.start()
-        try:
-            last = time.monotonic()
-            while not stop.is_set():
-                if arrived.wait(0.05):
-                    arrived.clear()
-                while newest:
-                    frame, time_s, came = newest.popleft()
-                    last = time.monotonic()
-                    yield frame, time_s, (time.perf_counter() - came) * 1e3
-                if ended.is_set() and not newest:
-                    if failures:
-                        raise failures[0]
-                    return
-                if time.monotonic() - last > max(self.stall_s, source.patience_s):
-                    raise SourceError(
-                        f"{source.name} stalled: no picture for {self.stall_s:.0f} s. Check the "
-                        "camera and the network, then press Start."
-                    )
-        finally:
-            done.set()
-            stop.set()  # wakes a source that waits for a person
-            reader.join()  # only then may the source be released
-
-
-def _keep_newest(source, newest, arrived, ended, done, failures) -> None:
-    try:
-        for frame, time_s in source:
-            newest.append((frame, time_s, time.perf_counter()))
-            arrived.set()
-            if done.is_set():
-                return
-    except Exception as error:
-        failures.append(error)
-    finally:
-        ended.set()
-        arrived.set()
+            yield frame, time_s, time.perf_counter()
 
 
 class _Job:
@@ -504,7 +447,7 @@ class _Job:
 
     def __init__(self, source, paced: bool, previous: threading.Thread | None):
         self.source, self.paced, self.previous = source, paced, previous
-        self.name, self.fps = str(source), DEFAULT_FPS
+        self.name, self.fps = without_password(source), DEFAULT_FPS
         self.stop, self.thread = threading.Event(), None
         self.recorder, self.recorder_lock, self.ended = None, threading.Lock(), False
 
@@ -531,12 +474,13 @@ _sessions: weakref.WeakSet[LiveSession] = weakref.WeakSet()
 @atexit.register
 def _stop_all_sessions() -> None:
     """At the end of the process (kernel shutdown, restart): finish files and give every camera
-    back.
+    back. Jupyter kills a kernel that takes longer than 5 seconds.
     """
-    for session in list(_sessions):
+    sessions, end = list(_sessions), time.monotonic() + 3.0
+    for session in sessions:
         session.stop(wait=False)
-    for session in list(_sessions):
-        session.stop(timeout_s=3.0)
+    for session in sessions:
+        session.stop(timeout_s=max(0.0, end - time.monotonic()))
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -545,8 +489,8 @@ def _stop_all_sessions() -> None:
 def main(argv: list[str] | None = None) -> int:
     """The command line. Its exit code, with a message on stderr where it is not 0:
 
-    0 done; 1 a camera or stream broke off, what came before is written; 2 input or output that
-    cannot be used; 130 ended by Ctrl-C, what came before is written.
+    0 done; 1 a camera, stream or cut-off file ended before its time, what came before is written; 2 input or output
+    that cannot be used; 130 ended by Ctrl-C or `kill`, what came before is written.
     """
     options = _parser().parse_args(argv)
     show = not options.headless
@@ -609,4 +553,5 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does: files are finished
     sys.exit(main())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,11 @@ import numpy as np
 from helpers.datasets import DataError
 from helpers.pipeline import FrameResult
 from helpers.sources import DEFAULT_FPS
+
+try:
+    import resource
+except ImportError:  # Windows: no limit for the size of a file
+    resource = None
 
 CSV_COLUMNS = (
     "frame",
@@ -30,7 +36,9 @@ CSV_COLUMNS = (
     "latency_ms",
 )
 LARGEST_FILM = 4096  # pixels; larger pictures are reduced, players give up beyond
-KEEP_FREE_BYTES = 50_000_000  # recording ends while the file can still be finished
+# Recording ends while the file can still be finished: an mp4 without its index, written last, does not play. At least
+# what FFmpeg has not written yet and 16 bytes a frame for the index; other programs get a share of a small disk, too.
+LEAST_FREE_BYTES, MOST_FREE_BYTES, FREE_SHARE = 2_000_000, 50_000_000, 0.1
 
 
 class OutputError(DataError):
@@ -52,6 +60,10 @@ def _claim(path: Path | str) -> Path:
     return path
 
 
+def _no_longer(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written any more ({error.strerror}).")
+
+
 class VideoWriter:
     """An mp4 of constant rate from frames of any rate; a context manager, playable also after an
     exception.
@@ -60,13 +72,12 @@ class VideoWriter:
     takes 126 ms, H.264 is left out for its licence). Players show it, most browsers do not.
 
     path: an existing file is replaced. fps: frames per second of the file.
-    Raises OutputError naming the path when it cannot be written or the disk is nearly full.
+    Raises OutputError naming the path when it cannot be written or the disk (or the largest size that this process
+    may give a file) is nearly full.
     """
 
-    def __init__(
-        self, path: Path | str, fps: float = DEFAULT_FPS, keep_free: int = KEEP_FREE_BYTES
-    ):
-        self.path, self.fps, self.keep_free = _claim(path), fps, keep_free
+    def __init__(self, path: Path | str, fps: float = DEFAULT_FPS):
+        self.path, self.fps = _claim(path), fps
         self.frames = 0
         self._writer = self._size = self._start_s = None
 
@@ -76,16 +87,28 @@ class VideoWriter:
 
         Pictures of another size than the first are fitted into that one.
         """
+        self._check_room()
         if self._writer is None:
             self._open(picture)
-        if self.frames % 25 == 0 and shutil.disk_usage(self.path.parent).free < self.keep_free:
-            raise OutputError(
-                f"{self.path}: the disk is nearly full, recording ended. What was recorded plays."
-            )
         fitted = _fit(picture, self._size)
         for _ in range(self._copies(time_s)):
             self._writer.write(fitted)
             self.frames += 1
+
+    def _check_room(self) -> None:
+        """Raise before the file cannot grow any more: OpenCV does not tell a failed write."""
+        try:
+            size, disk = self.path.stat().st_size, shutil.disk_usage(self.path.parent)
+        except OSError as error:  # the file or its folder was removed
+            raise _no_longer(self.path, error) from None
+        room, total = disk.free, disk.total
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0] if resource else -1
+        if limit >= 0:
+            room, total = min(room, limit - size), min(total, limit)
+        least = LEAST_FREE_BYTES + 16 * self.frames
+        if room < max(least, min(MOST_FREE_BYTES, FREE_SHARE * total)):
+            came = "recording ended. What was recorded plays." if self.frames else "nothing was recorded."
+            raise OutputError(f"{self.path}: the disk is nearly full, {came}")
 
     def _open(self, picture: np.ndarray) -> None:
         scale = min(1.0, LARGEST_FILM / max(picture.shape[:2]))
@@ -155,7 +178,7 @@ class TimelineWriter:
         self.path = _claim(path)
         self._file = self.path.open("w", newline="", encoding="utf-8", buffering=1)
         self._rows = csv.writer(self._file)
-        self._rows.writerow(CSV_COLUMNS)
+        self._write([CSV_COLUMNS])
 
     def write(self, result: FrameResult) -> None:
         start = (
@@ -168,18 +191,19 @@ class TimelineWriter:
         faces = [(f.face_id, *f.box, f.emotion, f"{f.confidence:.4f}") for f in result.faces] or [
             ("",) * 7
         ]
+        self._write((*start, *face, end) for face in faces)
+
+    def _write(self, rows: Iterable[tuple]) -> None:
         try:
-            self._rows.writerows((*start, *face, end) for face in faces)
+            self._rows.writerows(rows)
         except OSError as error:
-            raise OutputError(
-                f"{self.path}: cannot be written any more ({error.strerror})."
-            ) from None
+            self.close()
+            raise _no_longer(self.path, error) from None
 
     def close(self) -> None:
-        try:
+        """Finish the file; safe to call again."""
+        with suppress(OSError):  # the disk is full: what fitted is there
             self._file.close()
-        except OSError:  # the disk is full: what fitted is there
-            pass
 
     def __enter__(self) -> TimelineWriter:
         return self

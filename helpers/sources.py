@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import re
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -23,6 +26,9 @@ from helpers.datasets import IMAGE_SUFFIXES, REPOSITORY, DataError, read_image
 
 DEFAULT_FPS = FALLBACK_FPS  # where a source does not say, or says something no camera does
 STALL_S = 5.0  # a stream that shows nothing new for so long is given up
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{STALL_S:.0f}")  # the same for webcams on Linux
+LARGEST_CAMERA = 99  # OpenCV takes larger numbers for the name of a driver
+TOLD_SHARE = 0.9  # a film with fewer of the frames that its header tells was cut off
 
 
 class SourceError(DataError):
@@ -38,10 +44,11 @@ class Source:
 
     name: for messages. fps: frames per second it claims. count: frames it claims to have, None when
         unknown.
-    is_live: frames come when they come (camera, stream) and late ones are worthless. closed: it was
-        given back.
-    patience_s: how long nothing new may be normal for it, seconds; it keeps watch itself until then.
+    is_live: frames come when they come (camera, stream) and late ones are worthless. It keeps watch itself: iterating
+        raises SourceError when nothing comes for `STALL_S`.
+    closed: it was given back.
     skipped: (path, reason) of the images of a folder that could not be read.
+    shortfall: how a film ended long before the end that its header tells, in words; empty otherwise.
     """
 
     def __init__(
@@ -53,11 +60,10 @@ class Source:
         count: int | None = None,
         is_live: bool = False,
         skipped: list | None = None,
-        patience_s: float = 0.0,
     ):
         self.name, self.fps, self.count, self.is_live = name, fps, count, is_live
         self.skipped = [] if skipped is None else skipped
-        self.closed, self.patience_s = False, patience_s
+        self.closed, self.shortfall = False, ""
         self._frames, self._release = frames, release
         try:
             self._first = next(frames, None)
@@ -68,11 +74,19 @@ class Source:
             raise
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
+        given = 0
         if self._first is not None:
             first, self._first = self._first, None
             yield to_bgr(first[0]), first[1]
+            given += 1
         for frame, time_s in self._frames:
             yield to_bgr(frame), time_s
+            given += 1
+        if given + len(self.skipped) < TOLD_SHARE * (self.count or 0):
+            self.shortfall = (
+                f"{self.name} ended after {given} of {self.count} frames: it was cut off, is damaged, or its header "
+                "is wrong."
+            )
 
     def close(self) -> None:
         """Give the camera or file back; safe to call again. Only when no other thread is reading:
@@ -87,6 +101,52 @@ class Source:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+class NewestFrames:
+    """The newest frame of a live source whenever asked: iterate for (frame, time_s, arrival); a context manager.
+
+    A thread of its own reads on and throws away what nobody asked for: at most one frame waits, and a slow model
+    drops frames instead of falling behind. arrival: `time.perf_counter()` when the decoded frame was here.
+    Iterating ends when `stop` is set, and raises what the source raised. Leaving the `with` sets `stop`, which wakes a
+    source that looks at it, and waits for the thread: only then may the source be closed.
+    """
+
+    def __init__(self, source: Source, stop: threading.Event):
+        self._source, self._stop = source, stop
+        self._box, self._failure = queue.Queue(maxsize=1), None
+        self._reader = threading.Thread(target=self._read, name="live-reader", daemon=True)
+
+    def _read(self) -> None:
+        try:
+            for frame, time_s in self._source:
+                with suppress(queue.Empty):
+                    self._box.get_nowait()
+                self._box.put((frame, time_s, time.perf_counter()))
+                if self._stop.is_set():
+                    return
+        except Exception as error:
+            self._failure = error
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, float, float]]:
+        while not self._stop.is_set():
+            reading = self._reader.is_alive()  # asked first: what it put before it ended is still taken
+            try:
+                yield self._box.get(timeout=0.05)
+            except queue.Empty:
+                if reading:
+                    continue
+                if self._failure:
+                    raise self._failure from None
+                return
+
+    def __enter__(self) -> NewestFrames:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._reader.join()
 
 
 def to_bgr(frame: np.ndarray) -> np.ndarray:
@@ -124,14 +184,22 @@ def open_source(source: str | int | Path) -> Source:
             "No source given: use a camera number such as 0, a video file, a folder, an address or "
             "demo."
         )
-    if text.isdigit():
+    if text.isdecimal():
         return _open_camera(int(text))
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text):
         return _open_stream(text)
     if text == "demo":
         return _open_file(demo_clip(), name="the demo clip")
-    path = Path(text).expanduser()
-    return _open_folder(path) if path.is_dir() else _open_file(path, path.name)
+    path = Path(os.path.expanduser(text))
+    try:
+        return _open_folder(path) if path.is_dir() else _open_file(path, path.name)
+    except OSError as error:  # not allowed, too long a name
+        raise SourceError(f"{text[:200]}: cannot be opened ({error.strerror}).") from None
+
+
+def without_password(source: str | int | Path) -> str:
+    """The source's name for people: an address without its user and password."""
+    return re.sub(r"(?<=://)[^/@]*@", "", str(source).strip())
 
 
 def demo_clip() -> Path:
@@ -155,7 +223,7 @@ def demo_clip() -> Path:
 
 
 def _open_camera(index: int) -> Source:
-    capture = cv2.VideoCapture(index)
+    capture = cv2.VideoCapture(min(index, LARGEST_CAMERA))
     if not capture.isOpened():
         capture.release()
         raise SourceError(_no_camera(index))
@@ -188,17 +256,18 @@ def _open_stream(address: str) -> Source:
         cv2.CAP_FFMPEG,
         [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit_ms],
     )
-    nothing = f"{address} gives no video. Check the address, the network and that the camera is on."
+    name = without_password(address)
+    nothing = f"{name} gives no video. Check the address, the network and that the camera is on."
     if not capture.isOpened():
         capture.release()
         raise SourceError(nothing)
     if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:  # a film that lies on a server, not a camera
         return Source(
-            address, film_frames(capture), capture.release, frame_rate(capture), _count(capture)
+            name, film_frames(capture), capture.release, frame_rate(capture), _count(capture)
         )
     return Source(
-        address,
-        _read_live(capture, address, nothing),
+        name,
+        _read_live(capture, name, nothing),
         capture.release,
         frame_rate(capture),
         is_live=True,

@@ -1,31 +1,50 @@
-"""The live system on real files, a real (local) network stream and real faces; its faults; its
-background session.
+"""The live system on real files, real (local) network cameras and real faces; its background session.
+
+How it fails is in test_live_faults.py.
 """
 
 from __future__ import annotations
 
 import csv
-import http.server
+import ctypes
+import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from ctypes.util import find_library
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import matplotlib.cbook
 import numpy as np
 import pytest
+from live_tools import (
+    count_frames,
+    idle_pipeline,
+    ip_camera,
+    live_threads,
+    rtsp_camera,
+    session_for,
+    wait_for,
+    write_video,
+)
 
-from helpers import live, sources
+from helpers import live, overlay, sources
 from helpers.clips import ClipSpec, read_frames, video_steps
-from helpers.datasets import REPOSITORY, DataError
+from helpers.datasets import REPOSITORY
 from helpers.faces import FaceFinder, FaceSpec
-from helpers.overlay import SMALLEST_PICTURE
 from helpers.pipeline import SteadyAnswer
 
 FPS = 25
+
+
+@pytest.fixture
+def camera():
+    with ip_camera() as camera:
+        yield camera
 
 
 @pytest.fixture(scope="session")
@@ -51,15 +70,6 @@ def scene(portrait, *places):
     return frame
 
 
-def write_video(path: Path, frames, fps=FPS) -> Path:
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-    return path
-
-
 @pytest.fixture(scope="session")
 def face_clip(tmp_path_factory, portrait):
     """One second: a face that drifts to the right."""
@@ -72,20 +82,6 @@ def gray_clip(tmp_path_factory):
     """Two seconds of changing gray, nobody in view."""
     frames = [np.full((120, 160, 3), 5 * i, np.uint8) for i in range(2 * FPS)]
     return write_video(tmp_path_factory.mktemp("clips") / "gray.mp4", frames)
-
-
-def count_frames(path) -> int:
-    capture = cv2.VideoCapture(str(path))
-    count = 0
-    while capture.read()[0]:
-        count += 1
-    capture.release()
-    return count
-
-
-def idle_pipeline() -> live.Pipeline:
-    """Without models: what is tested round it is the same."""
-    return live.Pipeline(None, None, None)
 
 
 @pytest.fixture(scope="session")
@@ -165,88 +161,41 @@ def test_folder_of_images_in_order_of_names_and_a_broken_one_is_counted(tmp_path
         assert [int(frame[0, 0, 0]) for frame, _ in source] == [0, 50, 100, 150]
 
 
-def bad_source(kind: str, folder: Path) -> str:
-    if kind == "empty file":
-        (folder / "empty.mp4").touch()
-        return str(folder / "empty.mp4")
-    if kind == "text":
-        (folder / "text.avi").write_text("This is no video. " * 100)
-        return str(folder / "text.avi")
-    return {
-        "missing": str(folder / "missing.mp4"),
-        "empty folder": str(folder),
-        "camera": "97",
-        "nothing": " ",
-        "address": "http://127.0.0.1:1/none.mjpg",
-    }[kind]
-
-
-@pytest.mark.parametrize(
-    "kind, words",
-    [
-        ("missing", "missing.mp4.*[Cc]heck"),
-        ("empty file", "empty.mp4"),
-        ("text", "text.avi"),
-        ("empty folder", "no images"),
-        ("camera", "camera 97.*(try another number|use a video)"),
-        ("address", "127.0.0.1.*Check the address"),
-        ("nothing", "No source given"),
-    ],
-)
-def test_bad_source_is_said_in_words(kind, words, tmp_path):
-    with pytest.raises(DataError, match=f"(?is){words}"):
-        live.open_source(bad_source(kind, tmp_path))
-
-
-class MjpegServer(http.server.BaseHTTPRequestHandler):
-    """An IP camera: 20 pictures, then it stalls or hangs up."""
-
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        for number in range(20):
-            jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 10 * number, np.uint8))[1].tobytes()
-            self.wfile.write(
-                b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
-                + jpeg
-                + b"\r\n"
-            )
-            time.sleep(0.02)
-        if "stall" in self.path:
-            self.server.finished.wait(10)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def camera_address():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), MjpegServer)
-    server.daemon_threads, server.finished = True, threading.Event()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.finished.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_stream_that_hangs_up_ends_the_run_with_what_came_before(camera_address, tmp_path):
-    summary = live.run(f"{camera_address}/gone.mjpg", idle_pipeline(), tmp_path / "out.mp4")
-    assert summary.frames == 20 and "stopped delivering" in summary.broken
+def test_network_camera_is_worked_off_as_it_comes_and_its_end_is_told(camera, tmp_path):
+    summary = live.run(camera.address + "/gone", idle_pipeline(), tmp_path / "out.mp4")
+    assert 0 < summary.frames <= 20 and "stopped delivering" in summary.broken
     assert count_frames(tmp_path / "out.mp4") > 0
 
 
-def test_stream_that_stalls_is_given_up(camera_address, monkeypatch):
-    monkeypatch.setattr(sources, "STALL_S", 0.5)
-    with live.open_source(f"{camera_address}/stall.mjpg") as source:
-        assert source.is_live
-        with pytest.raises(live.SourceError, match="stalled"):
-            for _ in source:
-                pass
-    assert source.closed
+def test_rtsp_camera():
+    with rtsp_camera() as address, live.open_source(address) as source:
+        assert source.is_live and source.fps == FPS and "secret" not in source.name
+        brightness = []
+        with pytest.raises(live.SourceError, match="stopped delivering"):
+            brightness.extend(frame.mean() for frame, _ in source)
+    assert brightness == pytest.approx(8 * np.arange(30), abs=3), "every picture once, in order"
+
+
+def test_only_the_newest_frame_of_a_camera_waits():
+    """What came while nobody asked is dropped, but not the last picture before the end."""
+    go_on, stop = threading.Event(), threading.Event()
+
+    def frames():
+        yield np.zeros((4, 4, 3), np.uint8), 0.0
+        yield np.zeros((4, 4, 3), np.uint8), 1.0
+        go_on.wait(10)
+        for time_s in range(2, 50):
+            yield np.zeros((4, 4, 3), np.uint8), float(time_s)
+        raise live.SourceError("unplugged")
+
+    source, seen = live.Source("camera", frames(), lambda: None, is_live=True), []
+    with pytest.raises(live.SourceError, match="unplugged"), sources.NewestFrames(source, stop) as newest:
+        for _, time_s, _ in newest:
+            seen.append(time_s)
+            go_on.set()
+            wait_for(lambda: live_threads() == [])  # the reader is at the end by now
+    assert len(seen) <= 2 and seen[-1] == 49.0
+    assert stop.is_set()
 
 
 # --- the answer
@@ -331,7 +280,7 @@ def test_any_size_goes_through(shape, why, finder, tmp_path):
     frame = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
     result = live.Pipeline(None, None, finder).step(frame, 0.0)
     picture = live.draw_overlay(frame, result, fps=30)
-    assert max(picture.shape[:2]) >= SMALLEST_PICTURE, why
+    assert max(picture.shape[:2]) >= overlay.SMALLEST_PICTURE, why
     with live.VideoWriter(tmp_path / "any.mp4") as writer:
         writer.write(picture)
     assert count_frames(tmp_path / "any.mp4") == 1, why
@@ -400,8 +349,8 @@ def test_unlikely_action_is_not_shown(models, face_clip):
 # --- drawing
 
 
-def result_of(action="walk", faces=()):
-    return live.FrameResult(0, 0.0, action, 0.9, np.array([0.9, 0.1]), tuple(faces), 12.0, {})
+def result_of(action="walk", faces=(), confidence=0.9, latency_ms=12.0, time_s=0.0):
+    return live.FrameResult(0, time_s, action, confidence, np.array([0.9, 0.1]), tuple(faces), latency_ms, {})
 
 
 def test_overlay_leaves_the_frame_alone_and_mirrors_the_picture_only():
@@ -430,11 +379,70 @@ def test_mirrored_face_is_drawn_where_the_face_is(portrait, finder):
     assert drawn[:, 380:].any() and not drawn[:, :320].any()
 
 
-@pytest.mark.parametrize("shade", [0, 128, 255])
-def test_text_stands_out_on_any_background(shade):
-    picture = live.draw_overlay(np.full((480, 640, 3), shade, np.uint8), result_of(), 30)
-    bar = cv2.cvtColor(picture[:36], cv2.COLOR_BGR2GRAY).astype(float)
-    assert bar.max() - np.median(bar) > 80
+def frame_of(kind: str, height: int, width: int) -> np.ndarray:
+    if kind == "noise":
+        return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return np.full((height, width, 3), {"black": 0, "gray": 128, "white": 255}[kind], np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(120, 160), (480, 640), (2160, 3840), (854, 480)])
+@pytest.mark.parametrize("kind", ["black", "gray", "white", "noise"])
+def test_text_stands_out_on_any_background_at_any_size(kind, shape):
+    """WCAG 2.2: large text needs a contrast of 3 to 1, other text of 4.5 to 1."""
+    picture = live.draw_overlay(frame_of(kind, *shape), result_of(), 30)
+    unit = max(0.75, min(picture.shape[:2]) / 480)
+    bar = picture[: round(40 * unit)] / 255.0
+    linear = np.where(bar <= 0.04045, bar / 12.92, ((bar + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.0722, 0.7152, 0.2126)
+    left, right = luminance[:, : bar.shape[1] // 3], luminance[:, -bar.shape[1] // 4 :]
+    background = np.quantile(luminance, 0.75 if kind == "noise" else 0.5)
+    assert (left.max() + 0.05) / (background + 0.05) > 3, "the action"
+    assert (right.max() + 0.05) / (background + 0.05) > 4.5, "frames a second and latency"
+    letters = np.flatnonzero((luminance[:, bar.shape[1] // 2 :] > luminance.max() * 0.7).any(axis=1))
+    assert 8 <= np.ptp(letters) < len(bar), "high enough to be read, not clipped"
+
+
+def drawn(result, fps=30.0, shape=(480, 640)):
+    return live.draw_overlay(np.zeros((*shape, 3), np.uint8), result, fps).any(axis=2)
+
+
+def test_nothing_moves_when_a_number_changes():
+    """Only the digits themselves differ, not where the words are."""
+    low, high = result_of(confidence=0.11, latency_ms=8), result_of(confidence=0.88, latency_ms=388)
+    changed = drawn(low, 9) ^ drawn(high, 130)
+    columns = np.flatnonzero(changed.any(axis=0))
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) > 25) + 1)
+    assert len(runs) == 3, "confidence, frames a second, latency"
+    assert all(np.ptp(run) < 60 for run in runs)
+
+
+def test_a_label_stays_inside_the_picture(portrait, finder):
+    face = live.Pipeline(None, None, finder).step(scene(portrait, (20, 60)), 0.0).faces[0]
+    known = {"emotion": "surprise", "confidence": 1.0, "probabilities": np.array([1.0])}
+    for x, y in ((-60, 100), (600, 100), (200, -60), (200, 440)):
+        moved = face.landmarks - np.array(face.box[:2]) + (x, y)
+        result = result_of(faces=[replace(face, box=(x, y, *face.box[2:]), landmarks=moved, **known)])
+        gray = np.full((480, 640, 3), 128, np.uint8)
+        plates = (live.draw_overlay(gray, result)[40:] == round(128 * overlay.SHADE)).all(axis=2)
+        assert plates.sum() > 2000 and plates.any(axis=0).sum() > 150, (x, y)
+
+
+def test_a_name_that_is_too_long_is_written_smaller():
+    picture = drawn(result_of(action="wave_" * 20), shape=(240, 240))
+    assert picture[:30, 100:].any() and not picture[:30, -4:].any()
+
+
+def test_numbers_are_held_long_enough_to_be_read():
+    """Renewed every 0.3 s of the video; a new label shows its own confidence at once."""
+    readout, shown = overlay.Readout(), []
+    for number in range(30):
+        action = "walk" if number < 20 else "run"
+        result = result_of(action, confidence=0.5 + number / 100, latency_ms=10 + number, time_s=number / 30)
+        shown.append(readout.steady(result))
+    assert [len({r.action_confidence for r in shown[i : i + 9]}) for i in (0, 9)] == [1, 1]
+    assert shown[20].action_confidence == pytest.approx(0.7)
+    assert len({r.latency_ms for r in shown}) == 4 and shown[-1].latency_ms == pytest.approx(10 + 27 / 2)
+    assert readout.fps > 0 and shown[-1].action == "run"
 
 
 # --- recording
@@ -489,19 +497,6 @@ def test_video_name_that_opencv_does_not_know(tmp_path):
     assert not (tmp_path / "out.txt").exists()
 
 
-def test_full_disk_ends_the_recording_and_what_there_is_plays(tmp_path):
-    with (
-        pytest.raises(live.OutputError, match="nearly full"),
-        live.VideoWriter(tmp_path / "out.mp4") as writer,
-    ):
-        for _ in range(20):
-            writer.write(np.zeros((48, 64, 3), np.uint8))
-        writer.keep_free = 1 << 60
-        for _ in range(20):
-            writer.write(np.zeros((48, 64, 3), np.uint8))
-    assert count_frames(tmp_path / "out.mp4") == 25
-
-
 # --- run and command line
 
 
@@ -552,10 +547,10 @@ def test_source_is_not_overwritten(face_clip):
 
 def test_interrupt_finishes_the_files(gray_clip, tmp_path):
     class Interrupting(live.Pipeline):
-        def step(self, frame, time_s):
+        def step(self, frame, time_s, waited_ms):
             if time_s > 0.5:
                 raise KeyboardInterrupt
-            return super().step(frame, time_s)
+            return super().step(frame, time_s, waited_ms)
 
     summary = live.run(gray_clip, Interrupting(None, None, None), tmp_path / "out.mp4")
     assert summary.interrupted and 0 < summary.frames == count_frames(tmp_path / "out.mp4")
@@ -619,12 +614,12 @@ def test_command_line_says_what_is_wrong(change, words, why, models, face_clip, 
     assert "error:" in output.err and words in output.err and "Traceback" not in output.err, why
 
 
-def test_command_line_tells_a_stream_that_breaks_off(models, camera_address, capsys):
+def test_command_line_tells_a_stream_that_breaks_off(models, camera, capsys):
     code = live.main(
         [
             "--headless",
             "--source",
-            f"{camera_address}/gone.mjpg",
+            camera.address + "/gone",
             "--action-model",
             str(models[0]),
             "--emotion-model",
@@ -632,41 +627,64 @@ def test_command_line_tells_a_stream_that_breaks_off(models, camera_address, cap
         ]
     )
     output = capsys.readouterr()
-    assert code == 1 and output.out.startswith("frames=20 ") and "stopped delivering" in output.err
+    assert code == 1 and output.out.startswith("frames=") and "stopped delivering" in output.err
+
+
+def xvfb() -> tuple[subprocess.Popen, str]:
+    """A screen in memory and its address."""
+    if not (shutil.which("Xvfb") and find_library("Xtst")):
+        pytest.skip("a window without a screen needs Xvfb and libXtst (Debian: xvfb libxtst6)")
+    read, write = os.pipe()
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(write)], pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    with os.fdopen(read) as file:
+        return server, ":" + file.readline().strip()
+
+
+def press(key: str, screen: str) -> None:
+    """Press a key of an X screen while the pointer is over the window, which is in the upper left corner."""
+    x, test = ctypes.CDLL(find_library("X11")), ctypes.CDLL(find_library("Xtst"))
+    x.XOpenDisplay.restype = ctypes.c_void_p
+    display = ctypes.c_void_p(x.XOpenDisplay(screen.encode()))
+    test.XTestFakeMotionEvent(display, -1, 40, 40, ctypes.c_ulong(0))
+    code = x.XKeysymToKeycode(display, ctypes.c_ulong(ord(key)))
+    for down in (1, 0):
+        test.XTestFakeKeyEvent(display, code, down, ctypes.c_ulong(0))
+    x.XCloseDisplay(display)
+
+
+def test_window_shows_the_stream_and_q_ends_it(camera):
+    server, screen = xvfb()
+    try:
+        run = f"""if True:
+            from helpers import live
+            print(live.has_window())
+            print(live.run({camera.address + "/endless"!r}, live.Pipeline(None, None, None), show=True).line())
+            """
+        environment = {**os.environ, "DISPLAY": screen}
+        process = subprocess.Popen([sys.executable, "-c", run], env=environment, stdout=subprocess.PIPE, text=True)
+        wait_for(lambda: camera.viewers == 1, 30)
+        end = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < end:
+            press("q", screen)  # again, until the window is there
+            time.sleep(0.2)
+        assert process.poll() == 0, "q ended it"
+        assert process.communicate()[0].startswith("True\nframes=")
+        wait_for(lambda: camera.viewers == 0)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="screens have names on Linux only")
+def test_no_screen_is_found_out_without_harm(monkeypatch):
+    """Qt ends the process that opens a window on a screen that is not there."""
+    monkeypatch.setenv("DISPLAY", ":4567")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not live.has_window()
 
 
 # --- the background session
-
-
-class Probe:
-    """Opens real sources and keeps them, so that a test can see that each was closed."""
-
-    def __init__(self, delay_s=0.0):
-        self.sources, self.delay_s = [], delay_s
-
-    def __call__(self, address):
-        time.sleep(self.delay_s)
-        source = live.open_source(address)
-        self.sources.append(source)
-        return source
-
-
-@contextmanager
-def session_for(pipeline=None, **probe):
-    """A session; afterwards every source must be closed and no thread left."""
-    opener = Probe(**probe)
-    session = live.LiveSession(pipeline or idle_pipeline(), opener, stall_s=1.0)
-    yield session
-    assert session.stop()
-    assert all(source.closed for source in opener.sources)
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("live-")]
-
-
-def wait_for(condition, seconds=5.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert condition()
 
 
 def test_session_plays_a_file_at_its_own_rate_and_says_when_it_ends(gray_clip):
@@ -677,7 +695,7 @@ def test_session_plays_a_file_at_its_own_rate_and_says_when_it_ends(gray_clip):
         wait_for(lambda: not session.running)
         assert 1.8 < time.monotonic() - started < 3.5
         assert session.latest.number == 49, "every frame of a file"
-        assert session.state == "stopped" and "gray.mp4 is closed" in session.status
+        assert session.state == "stopped" and session.status == "The end of gray.mp4. It is closed."
 
 
 def test_session_as_fast_as_it_goes(gray_clip):
@@ -687,85 +705,18 @@ def test_session_as_fast_as_it_goes(gray_clip):
         assert session.latest.number == 49
 
 
-def test_slow_model_drops_frames_of_a_camera_instead_of_falling_behind(camera_address):
+def test_slow_model_drops_frames_of_a_camera_instead_of_falling_behind(camera):
     class Slow(live.Pipeline):
         def step(self, *arguments):
             time.sleep(0.1)
             return super().step(*arguments)
 
-    with session_for(Slow(None, None, None)) as session:
-        session.start(f"{camera_address}/gone.mjpg")
+    with session_for(Slow(None, None, None), camera) as session:
+        session.start(camera.address + "/gone")
         wait_for(lambda: session.state == "failed")
         assert session.latest.number < 10
-        assert session.latest.result.latency_ms < 100
+        assert session.latest.result.time_s > 0.25, "the last picture of the camera, 0.4 s after the first"
         assert "stopped delivering" in session.status
-
-
-def test_second_start_changes_nothing(gray_clip):
-    with session_for() as session:
-        assert session.start(gray_clip)
-        assert not session.start(gray_clip)
-
-
-def test_stop_twice_and_start_again(gray_clip):
-    with session_for() as session:
-        for _ in range(3):
-            assert session.start(gray_clip)
-            assert session.stop() and session.stop()
-            assert session.state == "stopped"
-
-
-def test_stop_while_the_camera_is_opened_and_start_right_after(gray_clip):
-    with session_for(delay_s=0.3) as session:
-        session.start(gray_clip)
-        assert not session.stop(wait=False), "does not wait"
-        assert session.start(gray_clip), (
-            "a new start waits in its own thread until the old source is closed"
-        )
-        wait_for(lambda: session.state == "running")
-        assert len(session._opener.sources) == 2 and session._opener.sources[0].closed
-
-
-def test_stop_before_start_is_harmless():
-    with session_for() as session:
-        assert session.stop()
-        session.pause()
-        assert not session.record("out.mp4")
-        assert session.state == "ready"
-
-
-@pytest.mark.parametrize("source, words", [("97", "camera 97"), ("missing.avi", "missing.avi")])
-def test_source_that_fails_is_said_in_the_status_and_start_works_again(source, words, gray_clip):
-    with session_for() as session:
-        session.start(source)
-        wait_for(lambda: session.state == "failed")
-        assert words in session.status.lower()
-        assert session.start(gray_clip)
-        wait_for(lambda: session.latest is not None)
-
-
-@pytest.mark.parametrize("kind", ["file", "camera"])
-def test_exception_inside_a_model_is_said_and_gives_the_source_back(
-    kind, gray_clip, camera_address
-):
-    class Broken(live.Pipeline):
-        def step(self, frame, time_s, waited_ms=0.0):
-            if self._frame_index == 5:
-                raise RuntimeError("tensor of the wrong shape")
-            return super().step(frame, time_s, waited_ms)
-
-    with session_for(Broken(None, None, None)) as session:
-        session.start(gray_clip if kind == "file" else f"{camera_address}/gone.mjpg")
-        wait_for(lambda: session.state == "failed")
-        assert "RuntimeError" in session.status and "wrong shape" in session.status
-
-
-def test_stalled_stream_is_said(camera_address, monkeypatch):
-    monkeypatch.setattr(sources, "STALL_S", 0.8)
-    with session_for() as session:
-        session.start(f"{camera_address}/stall.mjpg")
-        wait_for(lambda: session.state == "failed" or not session.running, 8.0)
-        assert "stalled" in session.status
 
 
 def test_pause_holds_a_file(gray_clip):
@@ -801,19 +752,6 @@ def test_recording_still_going_at_stop_is_finished(gray_clip, tmp_path):
         wait_for(lambda: session.latest is not None and session.latest.number > 10)
         session.stop()
         assert count_frames(tmp_path / "part.mp4") >= 5
-
-
-def test_recording_that_fails_does_not_end_the_stream(gray_clip, tmp_path):
-    (tmp_path / "file").touch()
-    with session_for() as session:
-        session.start(gray_clip)
-        wait_for(lambda: session.state == "running")
-        assert not session.record(tmp_path / "file" / "out.mp4")
-        assert "cannot be written" in session.status and session.running
-        session.record(tmp_path / "out.mp4")
-        session._job.recorder.video.keep_free = 1 << 60
-        wait_for(lambda: "nearly full" in session.status)
-        assert session.running and not session.recording
 
 
 def test_two_sessions_may_share_models(gray_clip):
