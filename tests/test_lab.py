@@ -1,0 +1,384 @@
+"""The committed live notebook in a real JupyterLab, driven by hand in headless Chromium: clicks, keys, a camera.
+
+Needs Playwright and a Chromium or Chrome on PATH (or its path in HAR_CHROMIUM); skipped with the reason where one is
+missing, unless HAR_REQUIRE_BROWSER is set (CI). HAR_SCREENSHOT=FILE keeps the picture of the panel that README shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import nbformat
+import pytest
+from jupyter_client import BlockingKernelClient
+from nbformat.sign import NotebookNotary
+
+from helpers.clips import read_frames
+from helpers.datasets import REPOSITORY
+from helpers.sources import demo_clip
+
+try:
+    from playwright.sync_api import TimeoutError, expect, sync_playwright
+except ImportError:  # there are systems it is not made for
+    sync_playwright = None
+
+NOTEBOOK = "notebooks/07_live_webcam.ipynb"
+CAMERA = "This browser's camera"
+LIMIT_S = 120  # for anything that is waited for; the machine may be busy
+GONE_S = 30  # a page that went away must be noticed by then
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --use-fake-device-for-media-stream"
+).split()
+
+# In every page: the pictures that the panel really showed, by their content, and the camera tracks that were given out.
+WATCH = """
+window.seen = {pictures: new Set(), tracks: []};
+document.addEventListener("load", ({target}) => {
+  if (!target.matches?.(".widget-image")) return;
+  const canvas = new OffscreenCanvas(32, 24).getContext("2d", {willReadFrequently: true});
+  canvas.drawImage(target, 0, 0, 32, 24);
+  window.seen.pictures.add(canvas.getImageData(0, 0, 32, 24).data.join());
+}, true);
+if (navigator.mediaDevices) {
+  const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const stream = await open(wanted);
+    window.seen.tracks.push(...stream.getTracks());
+    return stream;
+  };
+}
+"""
+
+
+def missing() -> str:
+    """Why no browser can be driven here, "" when one can."""
+    if sync_playwright is None:
+        return "no Playwright (pip install -r requirements.txt)"
+    return "" if chromium() else "no Chromium or Chrome on PATH (Debian: apt-get install chromium)"
+
+
+def chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("HAR_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+# --- a server and a browser -----------------------------------------------------------------------
+
+
+class Lab:
+    """A JupyterLab server of its own in `folder`, with a copy of the notebook: nothing of the user's is read or
+    written, nothing is downloaded."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.token, self.port = folder, secrets.token_hex(16), free_port()
+        (folder / NOTEBOOK).parent.mkdir(parents=True)
+        shutil.copy(REPOSITORY / NOTEBOOK, folder / NOTEBOOK)
+        settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
+        settings.mkdir(parents=True)
+        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+        places = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR",
+                                                               "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
+        Path(places["JUPYTER_DATA_DIR"]).mkdir()  # trusted, as after `jupyter trust`: else no widget survives a reload
+        NotebookNotary(data_dir=places["JUPYTER_DATA_DIR"]).sign(nbformat.read(folder / NOTEBOOK, as_version=4))
+        environment = {**os.environ, **places, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+                       "JUPYTER_TOKEN": self.token, "HAR_PROFILE": "cached"}
+        self.runtime = Path(places["JUPYTER_RUNTIME_DIR"])
+        with (folder / "server.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+                 f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"],
+                env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text(errors="replace")
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def url(self) -> str:
+        return f"{self.origin}/lab/tree/{NOTEBOOK}?reset&token={self.token}"
+
+    def wait_until_ready(self) -> None:
+        end = time.monotonic() + LIMIT_S
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.origin}/api/status?token={self.token}", timeout=5).close()
+                return
+            except OSError:
+                assert self.process.poll() is None and time.monotonic() < end, self.log
+                time.sleep(0.1)
+
+    def ask(self, code: str) -> str:
+        """What the notebook's kernel prints for `code`, asked past the browser, as a second client."""
+        (connection,) = self.runtime.glob("kernel-*.json")
+        client = BlockingKernelClient(connection_file=str(connection))
+        client.load_connection_file()
+        client.start_channels()
+        printed = []
+
+        def keep(message):
+            assert message["msg_type"] != "error", message["content"]
+            if message["msg_type"] == "stream":
+                printed.append(message["content"]["text"])
+
+        try:
+            client.execute_interactive(code, output_hook=keep, store_history=False, timeout=LIMIT_S)
+        finally:
+            client.stop_channels()
+        return "".join(printed).strip()
+
+    def close(self) -> None:
+        self.process.terminate()  # shuts the kernels down, too
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    if reason := missing():
+        pytest.fail(reason) if os.environ.get("HAR_REQUIRE_BROWSER") else pytest.skip(reason)
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        lab.wait_until_ready()
+        yield lab
+    finally:
+        lab.close()
+    assert "Traceback" not in lab.log, lab.log
+
+
+@pytest.fixture(scope="module")
+def camera_film(tmp_path_factory):
+    """What the browser's fake camera sees again and again: four seconds of the demo clip as JPEGs in a row."""
+    path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
+    with path.open("wb") as film:
+        for frame, time_s in read_frames(demo_clip()):
+            if 3 <= time_s < 7:
+                film.write(cv2.imencode(".jpg", frame)[1].tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(lab, camera_film):
+    expect.set_options(timeout=LIMIT_S * 1000)
+    with sync_playwright() as playwright:
+        flags = [*FLAGS, f"--use-file-for-fake-video-capture={camera_film}"]
+        browser = playwright.chromium.launch(executable_path=chromium(), args=flags)
+        yield browser
+        browser.close()
+
+
+class Sheet:
+    """The notebook on a page of its own, and the panel in it."""
+
+    def __init__(self, lab: Lab, browser):
+        self.lab, self.errors = lab, []
+        self.context = browser.new_context(viewport={"width": 1400, "height": 1300})
+        self.context.add_init_script(WATCH)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(LIMIT_S * 1000)
+        self.page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
+        self.page.on("dialog", lambda dialog: dialog.accept())  # "leave without saving?"
+        self.panel = self.page.locator(".jp-OutputArea-output .widget-vbox:not(.widget-vbox .widget-vbox)")
+        self.status = self.panel.locator(".widget-html [role=status]")
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.lab.url())
+        self.page.get_by_text(re.compile(r"\| Idle$")).wait_for()  # the kernel's state in the status bar
+
+    def run_to_the_panel(self) -> None:
+        """Click into the first code cell, Shift+Enter three times: the imports, a heading, the panel."""
+        self.page.locator(".jp-CodeCell .cm-content").first.click()
+        for _ in range(3):
+            self.page.keyboard.press("Shift+Enter")
+        expect(self.button("Start")).to_be_enabled()
+        expect(self.panel).to_have_count(1)
+
+    def run_cell(self, code: str) -> str:
+        """Insert a cell below the panel's, run it there, wait; what it printed."""
+        self.page.locator(".jp-CodeCell", has=self.panel).locator(".jp-InputPrompt").click()
+        self.page.keyboard.press("b")
+        self.page.keyboard.press("Enter")
+        self.page.keyboard.insert_text(code)
+        self.page.keyboard.press("Control+Enter")
+        cell = self.page.locator(".jp-CodeCell", has=self.panel).locator("xpath=following-sibling::*[1]")
+        return cell.locator(".jp-OutputArea-output").inner_text().strip()
+
+    def button(self, name: str):
+        return self.panel.get_by_role("button", name=name)
+
+    def choose(self, source: str) -> None:
+        self.panel.get_by_label("Source").select_option(label=source)
+
+    def allow_camera(self) -> None:
+        self.context.grant_permissions(["camera"], origin=self.lab.origin)
+
+    def wait_for_pictures(self, count: int) -> None:
+        """Until so many different pictures were shown from now on."""
+        self.page.evaluate("seen.pictures.clear()")
+        try:
+            self.page.wait_for_function("count => seen.pictures.size >= count", arg=count)
+        except TimeoutError as error:
+            came = self.page.evaluate("seen.pictures.size")
+            raise AssertionError(
+                f"{came} of {count} pictures. The panel:\n{self.panel.inner_text()}\n{self.lab.log}"
+            ) from error
+
+    def tracks(self) -> list[str]:
+        """State of every camera track that this page was given: "live" or "ended"."""
+        return self.page.evaluate("seen.tracks.map(track => track.readyState)")
+
+    def close(self) -> None:
+        self.context.close()
+        assert not self.errors, "\n".join(self.errors)
+
+
+
+@pytest.fixture
+def sheet(lab, browser):
+    sheet = Sheet(lab, browser)
+    yield sheet
+    sheet.close()
+
+
+# --- what a person does, and sees -----------------------------------------------------------------
+
+OPEN = """
+import gc, threading
+from helpers.sources import Source
+print([source.name for source in gc.get_objects() if isinstance(source, Source) and not source.closed],
+      [thread.name for thread in threading.enumerate() if thread.name.startswith("live-")])
+"""
+NOTHING_OPEN = "[] []"
+
+
+def test_the_demo_clip_from_start_to_stop(sheet):
+    sheet.run_to_the_panel()
+    sheet.button("Start").click()
+    sheet.wait_for_pictures(10)
+    expect(sheet.panel).to_contain_text(re.compile(r"Action: [a-z]"))
+    expect(sheet.panel).to_contain_text(re.compile(r"Face \d+: [a-z]"))
+    expect(sheet.panel).to_contain_text(re.compile(r"[1-9]\d* frames a second"))
+    expect(sheet.status).to_have_text("Running: the demo clip.")
+    if path := os.environ.get("HAR_SCREENSHOT"):
+        sheet.panel.screenshot(path=path)
+
+    assert sheet.run_cell("import time; time.sleep(1); print(6 * 7)") == "42"
+    sheet.wait_for_pictures(5)
+
+    sheet.button("Pause").click()
+    expect(sheet.status).to_have_text("Paused.")
+    sheet.button("Pause").click()
+    sheet.wait_for_pictures(5)
+
+    sheet.button("Stop").click()
+    expect(sheet.button("Start")).to_be_enabled()
+    expect(sheet.status).to_have_text("Stopped; the demo clip is closed.")
+    assert sheet.run_cell(OPEN) == NOTHING_OPEN
+
+    sheet.button("Start").click()
+    sheet.wait_for_pictures(5)
+    sheet.button("Stop").click()
+    expect(sheet.button("Start")).to_be_enabled()
+
+
+def test_the_panel_without_a_mouse(sheet):
+    sheet.run_to_the_panel()
+    focused = sheet.page.locator(":focus")
+    sheet.panel.get_by_label("Source").focus()
+    reached = []
+    for _ in range(3):
+        sheet.page.keyboard.press("Tab")
+        reached.append(focused.inner_text())
+        if reached[-1] == "Start":
+            break
+    assert reached[-1] == "Start", reached
+    sheet.page.keyboard.press("Enter")
+    sheet.wait_for_pictures(5)
+    sheet.page.keyboard.press("Tab")
+    expect(focused).to_have_text("Pause")
+    sheet.page.keyboard.press("Space")
+    expect(sheet.status).to_have_text("Paused.")
+    sheet.page.keyboard.press("Tab")
+    expect(focused).to_have_text("Stop")
+    sheet.page.keyboard.press("Enter")
+    expect(sheet.status).to_have_text("Stopped; the demo clip is closed.")
+
+
+def test_the_camera_of_the_browser(lab, sheet):
+    sheet.run_to_the_panel()
+    sheet.choose(CAMERA)
+
+    sheet.button("Start").click()  # nobody allowed it
+    expect(sheet.status).to_contain_text("The browser may not use the camera.")
+    expect(sheet.button("Start")).to_be_enabled()
+
+    sheet.allow_camera()
+    sheet.button("Start").click()
+    sheet.wait_for_pictures(10)
+    expect(sheet.panel).to_contain_text(re.compile(r"Action: [a-z]"))
+    expect(sheet.panel).to_contain_text(re.compile(r"Face \d+: [a-z]"))  # there is none but in the camera's film
+    assert sheet.run_cell("import time; time.sleep(1); print(6 * 7)") == "42"
+    sheet.wait_for_pictures(5)
+    assert sheet.tracks() == ["live"]
+    sheet.button("Stop").click()
+    expect(sheet.status).to_have_text("Stopped; the browser's camera is closed.")
+    assert sheet.tracks() == ["ended"]
+    assert sheet.run_cell(OPEN) == NOTHING_OPEN
+
+    sheet.button("Start").click()
+    sheet.wait_for_pictures(5)
+    sheet.context.clear_permissions()  # revoked while it streams
+    expect(sheet.status).to_contain_text("The camera was taken away from the page")
+    assert sheet.tracks() == ["ended", "ended"] and lab.ask(OPEN) == NOTHING_OPEN
+
+    sheet.allow_camera()
+    sheet.button("Start").click()
+    sheet.wait_for_pictures(5)
+    sheet.button("Stop").click()
+    expect(sheet.button("Start")).to_be_enabled()
+
+
+def test_a_page_that_goes_away_gives_the_camera_back(lab, sheet):
+    sheet.run_to_the_panel()
+    sheet.allow_camera()
+    sheet.choose(CAMERA)
+    sheet.button("Start").click()
+    sheet.wait_for_pictures(5)
+    sheet.page.keyboard.press("Control+s")  # what is saved comes back with the page
+    expect(sheet.page.get_by_role("tab", name="07_live_webcam")).not_to_have_class(re.compile("jp-mod-dirty"))
+    sheet.page.reload()
+    expect(sheet.status).to_contain_text("The page with the panel was closed or reloaded")
+    assert lab.ask(OPEN) == NOTHING_OPEN
+
+    sheet.button("Start").click()  # the panel is there again, and works
+    sheet.wait_for_pictures(5)
+    sheet.context.close()
+    end = time.monotonic() + GONE_S
+    while (state := lab.ask("print(panel.session.state)")) == "running" and time.monotonic() < end:
+        time.sleep(0.2)
+    assert state == "failed" and "closed or reloaded" in lab.ask("print(panel.session.status)")
+    assert lab.ask(OPEN) == NOTHING_OPEN
