@@ -196,7 +196,7 @@ class BrowserCamera(anywidget.AnyWidget):
             run.state = kind
         elif kind == "failed":
             name, message = content.get("name"), content.get("message") or "no reason given"
-            run.end(PROBLEMS.get(name, f"The browser cannot use the camera: {message} ({name}). {_AGAIN}"))
+            run.end(PROBLEMS.get(name, f"The browser cannot use the camera: {message} ({name}). Press Start again."))
         elif kind == "frame":
             self.received += 1
             when = content.get("time")
