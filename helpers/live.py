@@ -514,6 +514,9 @@ def main(argv: list[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Ended before the first picture.", file=sys.stderr)
+        return 130
     print(summary)
     if summary.broken:
         print(f"error: {summary.broken}", file=sys.stderr)

@@ -48,7 +48,8 @@ class FrameResult:
     action: label, or "–" when the window is not full or no action is likely enough.
     action_confidence: of that label, of the likeliest one for "–". action_probabilities: (C,)
         smoothed, empty until the window is full.
-    latency_ms: from the frame's arrival to this result. stage_ms: milliseconds by stage, only the
+    latency_ms: from the arrival of the decoded frame to this result: what it waited for the
+        pipeline and for the models, and all stages. stage_ms: milliseconds by stage, only the
         stages that ran.
     """
 
@@ -382,8 +383,8 @@ class Pipeline:
         the frame's own pixels.
         waited_ms: how long the frame waited before this call; counts as latency.
         """
+        started = time.perf_counter()  # waiting for the models counts, too
         with _MODELS_LOCK:
-            started = time.perf_counter()
             stages = StageTimes()
             if self._is_a_cut(frame, time_s):
                 self._forget()
@@ -483,19 +484,3 @@ class StageTimes:
             yield
         finally:
             self.ms[name] = self.ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
-
-
-class FrameRate:
-    """Frames per second over about the last second."""
-
-    def __init__(self):
-        self._times: deque[float] = deque(maxlen=60)
-
-    def tick(self) -> float:
-        """Count a frame now; the rate, 0.0 until there are two."""
-        now = time.perf_counter()
-        self._times.append(now)
-        while now - self._times[0] > 1.5 and len(self._times) > 2:
-            self._times.popleft()
-        span = now - self._times[0]
-        return (len(self._times) - 1) / span if span > 0 else 0.0

@@ -33,6 +33,7 @@ from live_tools import (
 )
 
 from helpers import live, overlay, sources
+from helpers import pipeline as pipeline_module
 from helpers.clips import ClipSpec, read_frames, video_steps
 from helpers.datasets import REPOSITORY
 from helpers.faces import FaceFinder, FaceSpec
@@ -337,6 +338,16 @@ def test_action_is_unsure_until_the_window_is_full_and_after_a_gap(models, face_
     assert results[-1].faces[0].emotion in pipeline.emotion.labels
     assert pipeline.step(frames[0][0], 9.0).action == live.UNSURE, "a gap longer than the window"
     assert pipeline.step(frames[0][0], 0.0).action == live.UNSURE, "time that starts again"
+
+
+def test_latency_counts_all_waiting():
+    """Before the call, and for the models that another video uses."""
+    with pipeline_module._MODELS_LOCK:
+        release = threading.Timer(0.2, pipeline_module._MODELS_LOCK.release)
+        release.start()
+        result = idle_pipeline().step(np.zeros((48, 64, 3), np.uint8), 0.0, waited_ms=1000.0)
+        pipeline_module._MODELS_LOCK.acquire()
+    assert result.latency_ms > 1195
 
 
 def test_unlikely_action_is_not_shown(models, face_clip):
