@@ -140,6 +140,21 @@ def test_a_new_panel_closes_the_one_before(clip):
     second.close()
 
 
+def test_closing_leaves_no_widget_that_a_page_could_still_press(clip):
+    panel = LivePanel(live.Pipeline(None, None, None))
+    parts = [panel.start, panel.stop, panel.source, panel.mirror, panel.picture, panel.action_bars, panel.camera]
+    panel.close()
+    panel.close()
+    assert [part.comm for part in parts] == [None] * len(parts)
+
+
+def test_viewers_that_show_no_widgets_get_a_picture(panel):
+    bundle = panel._repr_mimebundle_()
+    assert bundle["text/plain"] == "LivePanel()" and "application/vnd.jupyter.widget-view+json" in bundle
+    picture = cv2.imdecode(np.frombuffer(bundle["image/png"], np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (480, 640, 3) and len(bundle["image/png"]) < 20_000
+
+
 def test_bars_are_safe_and_complete():
     text = bars("Action: <b>", ("wave_one_hand", "<script>"), np.array([0.25, 0.75]), "#000")
     assert "wave one hand" in text and "width:25%" in text and "<script>" not in text
