@@ -261,9 +261,9 @@ class LivePanel(widgets.VBox):
         self.start.disabled = running
         for control in (self.stop, self.pause, self.record):
             control.disabled = not running
-        colour = "#D55E00" if session.state == "failed" else "inherit"
+        mark = "border-left:4px solid #D55E00;padding-left:.5em" if session.state == "failed" else ""
         self.status.value = (
-            f'<div role="status" style="color:{colour}">{html.escape(session.status)}</div>'
+            f'<div role="status" style="{mark}">{html.escape(session.status)}</div>'  # text keeps the theme's contrast
         )
 
 
