@@ -5,13 +5,14 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 export PYTHONPATH := $(CURDIR)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-.PHONY: demo test lab notebooks retrain help
+.PHONY: demo test lab notebooks retrain benchmark help
 
 help:
 	@echo "make demo       the live system over the demo clip -> out/demo.mp4, out/demo.csv and a summary"
 	@echo "make test       all tests and all notebooks (pytest --nbval)"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook and save its outputs"
+	@echo "make benchmark  how fast the live system is here, against the usual loop (a minute on an idle machine)"
 	@echo "make retrain    train everything from the data sets in HAR_DATA (hours; continues where it stopped)"
 
 # A new environment, made again when the list of dependencies changes.
@@ -34,6 +35,9 @@ lab: $(VENV)/.ready
 
 notebooks: $(VENV)/.ready
 	$(PY) -m helpers.notebooks
+
+benchmark: $(VENV)/.ready
+	$(PY) -m helpers.benchmark
 
 retrain: $(VENV)/.ready
 	HAR_PROFILE=full $(PY) -m helpers.notebooks 01 02 03 04 05 06 07
