@@ -12,8 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,12 +55,12 @@ def clip(tmp_path_factory):
 
 @dataclass
 class Place:
-    """What a fault needs to be made: a folder, a network camera, pytest's way to replace things, how to undo it."""
+    """What a fault needs to be made: a folder, a network camera, pytest's way to replace things, what undoes it."""
 
     folder: Path
     camera: object
     monkeypatch: pytest.MonkeyPatch
-    undo: Callable[[], None] = lambda: None
+    undo: ExitStack
 
 
 def camera_that_cannot_be_opened(place: Place) -> str:
@@ -71,7 +70,7 @@ def camera_that_cannot_be_opened(place: Place) -> str:
         os.mknod(node, 0o666 | 0o020000, os.makedev(1, 3))
     except (OSError, AttributeError) as error:
         pytest.skip(f"making a device needs Linux and root ({error})")
-    place.undo = node.unlink
+    place.undo.callback(node.unlink)
     return "87"
 
 
@@ -171,14 +170,13 @@ SOURCES = [
 @pytest.mark.parametrize("fault, make, state, words, shown", SOURCES, ids=[row[0] for row in SOURCES])
 def test_source(fault, make, state, words, shown, tmp_path, camera, clip, monkeypatch):
     (tmp_path / "pictures").mkdir()
-    place = Place(tmp_path / "pictures", camera, monkeypatch)
-    with session_for(camera=camera) as session:
+    with ExitStack() as undo, session_for(camera=camera) as session:
+        place = Place(tmp_path / "pictures", camera, monkeypatch, undo)
         assert session.start(make(place), paced=False)
         wait_for(lambda: not session.running, 15)
         assert session.state == state and words in session.status
         assert (session.latest.number + 1 if session.latest else 0) >= shown
         assert_given_back(session, camera)
-        place.undo()
         monkeypatch.undo()
         assert_starts_again(session, clip)
 
@@ -415,23 +413,26 @@ def stream_and_record(kernel, camera, path: Path) -> None:
         session.start({camera.address + "/endless"!r})
         while session.latest is None: time.sleep(0.01)
         print(session.record({str(path)!r}), session.status)
-        while session.latest.number < 30: time.sleep(0.01)
+        while session.latest.number < 50: time.sleep(0.01)
         """)
     assert printed.startswith("True Recording") and camera.viewers == 1
 
 
 def test_kernel_interrupt_of_a_cell_that_runs_a_camera(kernel, camera, tmp_path):
+    output, timeline = tmp_path / "out.mp4", tmp_path / "out.csv"
+
     def interrupt():
-        wait_for(lambda: camera.viewers == 1)
-        time.sleep(1)
+        wait_for(lambda: timeline.exists() and timeline.read_text(encoding="utf-8").count("\n") > 5, 30)
         kernel.manager.interrupt_kernel()
 
-    run = f"summary = live.run({camera.address + '/endless'!r}, pipeline, {str(tmp_path / 'out.mp4')!r})\n"
+    files = f"{str(output)!r}, {str(timeline)!r}"
+    run = f"summary = live.run({camera.address + '/endless'!r}, pipeline, {files})\n"
     end = "print(summary.interrupted, summary.frames > 0, [t.name for t in threading.enumerate() if 'live-' in t.name])"
     for _ in range(2):  # and it starts again
+        timeline.unlink(missing_ok=True)
         assert kernel.run(run + end, interrupt) == "True True []\n"
         wait_for(lambda: camera.viewers == 0)
-        assert count_frames(tmp_path / "out.mp4") > 0
+        assert count_frames(output) > 0
 
 
 def test_kernel_interrupt_while_a_session_streams(kernel, camera, tmp_path):
