@@ -58,10 +58,10 @@ class LivePanel(widgets.VBox):
         self._connect()
         super().__init__(
             [
-                widgets.HBox([self.source, self.address]),
-                widgets.HBox([self.start, self.pause, self.stop, self.record, self.snapshot]),
-                widgets.HBox([self.threshold, self.smoothing, self.mirror]),
-                widgets.HBox([self.picture, widgets.VBox([self.action_bars, self.emotion_bars])]),
+                _row([self.source, self.address]),
+                _row([self.start, self.pause, self.stop, self.record, self.snapshot]),
+                _row([self.threshold, self.smoothing, self.mirror]),
+                _row([self.picture, widgets.VBox([self.action_bars, self.emotion_bars])]),
                 self.speed,
                 self.camera,
                 self.status,
@@ -104,7 +104,7 @@ class LivePanel(widgets.VBox):
             ],
         )
         self.address = widgets.Text(
-            placeholder="video.mp4, a folder of images, rtsp://… or http://…",
+            placeholder="film.mp4, a folder, rtsp://… or http://…",
             disabled=True,
             tooltip="Of the computer on which Python runs",
             layout=widgets.Layout(width="24em"),
@@ -136,7 +136,9 @@ class LivePanel(widgets.VBox):
         self.picture = widgets.Image(
             value=to_jpeg(_empty_picture("Press Start")),
             format="jpeg",
-            layout=widgets.Layout(width="640px", max_width="100%", object_fit="contain"),
+            layout=widgets.Layout(  # smaller where the page is narrow, so that the bars stay beside it
+                flex="1 1 24em", min_width="0", max_width="640px", align_self="flex-start"
+            ),
         )
         self.action_bars = widgets.HTML(layout=widgets.Layout(width="22em"))
         self.emotion_bars = widgets.HTML(layout=widgets.Layout(width="22em"))
@@ -320,6 +322,11 @@ def _parts(box: widgets.Box) -> list[widgets.Widget]:
     """Everything inside a box, at any depth."""
     inner = [part for child in box.children if isinstance(child, widgets.Box) for part in _parts(child)]
     return [*box.children, *inner]
+
+
+def _row(parts: list[widgets.Widget]) -> widgets.HBox:
+    """Side by side where there is room, below each other on a narrow page."""
+    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
 
 
 def _button(text: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:

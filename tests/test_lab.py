@@ -36,6 +36,7 @@ except ImportError:  # there are systems it is not made for
 
 NOTEBOOK = "notebooks/07_live_webcam.ipynb"
 CAMERA = "This browser's camera"
+WINDOW = {"width": 1400, "height": 1300}
 LIMIT_S = 120  # for anything that is waited for; the machine may be busy
 GONE_S = 30  # a page that went away must be noticed by then
 FLAGS = (
@@ -210,7 +211,7 @@ class Sheet:
 
     def __init__(self, lab: Lab, browser):
         self.lab, self.errors = lab, []
-        self.context = browser.new_context(viewport={"width": 1400, "height": 1300})
+        self.context = browser.new_context(viewport=WINDOW)
         self.context.set_default_timeout(LIMIT_S * 1000)
         self.context.add_init_script(WATCH)
         self.open()
@@ -309,6 +310,21 @@ def test_the_demo_clip(sheet):
     sheet.press("Start")
     sheet.pictures_come_while_a_cell_runs()
     sheet.stop("the demo clip")
+
+
+def test_nothing_is_cut_off_on_a_narrow_page(sheet):
+    sheet.run_to_the_panel()
+    picture, bars = sheet.panel.locator(".widget-image"), sheet.panel.locator(".widget-html").first
+    try:
+        for width, beside in ((900, False), (1280, True)):  # of the window; the file browser takes 280 pixels of it
+            sheet.page.set_viewport_size({"width": width, "height": 1300})
+            sheet.page.wait_for_function("width => innerWidth == width", arg=width)
+            cut = sheet.panel.evaluate("""panel => [panel, ...panel.querySelectorAll(".widget-box, .widget-html")]
+                .filter(part => part.scrollWidth > part.clientWidth).map(part => part.className)""")
+            assert cut == [], f"wider than its place in a window of {width} pixels"
+            assert (bars.bounding_box()["x"] > picture.bounding_box()["x"]) == beside
+    finally:
+        sheet.page.set_viewport_size(WINDOW)
 
 
 def test_the_panel_without_a_mouse(sheet):
