@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil  # comes with ipykernel
-from scipy.stats import t as students_t  # comes with scikit-learn
+import psutil
+from scipy.stats import t as students_t
 
 from helpers import artifacts
 from helpers.clips import Stepper

@@ -39,6 +39,8 @@ NAVIGATION = "navigation"  # tag of the generated cells
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}  # no version: it would change with the machine
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
 MOST_LINES = 25  # of a code cell, and of what it prints
 MOST_BYTES = 1_500_000
 SECONDS_PER_CELL = 600  # a cell that hangs is an error, except in the full profile, where training takes hours
@@ -125,7 +127,8 @@ def run(path: Path) -> NotebookNode:
     """The notebook after a run from top to bottom in a fresh kernel; the file stays as it is.
 
     The kernel starts in the notebook's folder, with the repository on its import path. What differs from run to run
-    (timings, widget state, version of Python) is left out. Raises nbclient's CellExecutionError at the first error.
+    (timings, widget state, version of Python) is left out, and so is a widget that has a picture beside it: whoever
+    opens the file sees the picture, not "model not found". Raises nbclient's CellExecutionError at the first error.
     """
     notebook = nbformat.read(path, as_version=4)
     search_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
@@ -136,6 +139,9 @@ def run(path: Path) -> NotebookNode:
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in cell.metadata if key == "tags"})
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if "image/png" in data:
+                data.pop(WIDGET_VIEW, None)
     return notebook
 
 
