@@ -141,7 +141,8 @@ class BrowserCamera(anywidget.AnyWidget):
             if frame is None:
                 self.broken += 1
                 continue
-            run.state, run.since = "running", time.monotonic()
+            run.state = "running"
+            run.wait_anew()
             start = time_ms if start is None else start
             shown = max(shown, (time_ms - start) / 1e3)
             yield frame, shown
@@ -156,11 +157,11 @@ class BrowserCamera(anywidget.AnyWidget):
                     raise SourceError(run.problem)
                 if run is not self._run:
                     raise SourceError("The browser's camera was started once more, elsewhere.")
-                if run.is_new((run.state, self._cell_runs)) and run.state in WAITING:
+                if run.is_new_state() and run.state in WAITING:
                     say(WAITING[run.state])
-                limit_s = PATIENCE_S if self._cell_runs else LIMIT_S[run.state]
-                if time.monotonic() - run.since > limit_s:
-                    raise SourceError(GIVEN_UP[run.state].format(limit_s, broken=self.broken))
+                run.go_on(self._cell_runs)
+                if run.idle_s > LIMIT_S[run.state] or run.waited_s > PATIENCE_S:
+                    raise SourceError(GIVEN_UP[run.state].format(run.waited_s, broken=self.broken))
                 self._changed.wait(0.1)
             return run.newest.pop()
 
@@ -209,18 +210,33 @@ class BrowserCamera(anywidget.AnyWidget):
 
 
 class _Run:
-    """One Start: its number, the page that answered, the newest picture, and why it ended, if it did."""
+    """One Start: its number, the page that answered, the newest picture, and why it ended, if it did.
+
+    waited_s: since the last good picture or change of state; idle_s: the part of it in which no cell ran.
+    """
 
     def __init__(self, number: int):
         self.number, self.page, self.state, self.problem = number, None, "starting", ""
         self.newest: deque[tuple[bytes, float]] = deque(maxlen=1)  # JPEG, capture time in milliseconds
-        self.since, self._seen = time.monotonic(), None  # of the last good picture or change
+        self._seen = None
+        self.wait_anew()
 
-    def is_new(self, what: object) -> bool:
+    def wait_anew(self) -> None:
+        self.waited_s, self.idle_s, self._now = 0.0, 0.0, time.monotonic()
+
+    def go_on(self, cell_runs: bool) -> None:
+        """Count the time since the last call."""
+        before, self._now = self._now, time.monotonic()
+        self.waited_s += self._now - before
+        if not cell_runs:
+            self.idle_s += self._now - before
+
+    def is_new_state(self) -> bool:
         """Whether what is waited for changed; the waiting then counts from now."""
-        if what == self._seen:
+        if self.state == self._seen:
             return False
-        self._seen, self.since = what, time.monotonic()
+        self._seen = self.state
+        self.wait_anew()
         return True
 
     def end(self, problem: str) -> None:

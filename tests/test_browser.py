@@ -269,6 +269,28 @@ def test_a_cell_that_keeps_the_kernel_busy_is_waited_for(camera, show, short, mo
             next(frames)
 
 
+def test_short_cells_in_a_row_do_not_hide_a_stall(camera, show, short, monkeypatch):
+    monkeypatch.setattr(browser, "PATIENCE_S", 30)
+    show(pictures=[jpeg()])
+    over = threading.Event()
+
+    def run_cells():
+        while not over.wait(0.03):
+            camera._on_cell()
+            over.wait(0.03)
+            camera._on_cell_done()
+
+    cells = threading.Thread(target=run_cells)
+    with camera.source() as source:
+        cells.start()
+        try:
+            with pytest.raises(SourceError, match="stalled.* for [0-9] s"):  # not the 30 s of a long cell
+                list(source)
+        finally:
+            over.set()
+            cells.join()
+
+
 # --- in the panel
 
 
