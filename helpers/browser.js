@@ -4,10 +4,13 @@
 //                 {kind: "go", run, page, side, quality}  you: open the camera
 //                 {kind: "ack", run, seq}              picture seq arrived, the next one please
 //                 {kind: "stop", run, page?}           give the camera back (page: only this one)
+//                 {kind: "ask"}                        who shows the panel?
 // page -> kernel: {kind: "here", run, page}            I am, and the panel can be seen
 //                 {kind: "open", run, page}            permission given, pictures come
 //                 {kind: "frame", run, page, seq, time} + [JPEG]; time: of capture, ms of the page's clock
 //                 {kind: "failed", run, page, name, message}
+//                 {kind: "present", page}              I do; answered from here, for a hidden page's timers are slow
+//                 {kind: "left", page}                 I am being closed
 
 const SILENT_MS = 120000; // a kernel that acknowledges nothing for so long is gone
 const HIDDEN_MS = 1000; // a page that cannot be seen gets no video callbacks: a picture this often
@@ -125,6 +128,7 @@ export default () => {
 
   const receive = (message) => {
     const { kind, run } = message;
+    if (kind === "ask" && views.size) tell("present");
     if (kind === "start" && views.size) tell("here", { run });
     if (kind === "go" && message.page === page) open(message);
     if (kind === "ack" && job?.run === run && job.waiting === message.seq) {
@@ -139,7 +143,10 @@ export default () => {
     initialize(context) {
       model = context.model;
       model.on("msg:custom", receive);
-      const leave = () => fail(job?.run, "gone");
+      const leave = () => {
+        fail(job?.run, "gone");
+        tell("left");
+      };
       const cut = () => stop(); // the kernel was restarted, or the connection to it given up
       window.addEventListener("pagehide", leave);
       model.on("comm_live_update", cut);

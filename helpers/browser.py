@@ -11,6 +11,9 @@ In the page: `.har-camera` is the line that says what the camera does, its `data
 While a cell runs: JupyterLab 4.4 or later sends widget messages to a subshell of ipykernel 7, and the
 pictures go on. Elsewhere (Colab, VS Code, ipykernel 6) the kernel reads no message until the cell is done;
 the camera then stays open, nothing is shown, and the next picture comes after the cell.
+
+The widget also tells whether anybody is there, for sources of the kernel: `ask_pages` asks, every page that
+shows the widget answers, and one that is closed says so. `abandoned` is true when all of them went.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ LARGEST_SIDE = 640  # pixels of what is sent
 QUALITY = 0.8  # of the JPEG, 0..1
 PATIENCE_S = 120.0  # for a person who is asked for permission, or for a cell that keeps the kernel busy
 ANSWER_S = 15.0  # for the page to say that it is there
+ASK_EVERY_S = 5.0  # whether a page is still there
+UNANSWERED = 4  # questions in a row, and a page is gone: after 20 to 25 s
 
 _AGAIN = "Then press Start again."
 PROBLEMS = {  # names of DOMException (W3C Media Capture and Streams) and of browser.js
@@ -82,6 +87,8 @@ class BrowserCamera(anywidget.AnyWidget):
     def __init__(self):
         self._changed = threading.Condition()
         self._runs, self._run = 0, None
+        self._pages: dict[str, int] = {}  # the pages that answered, and how many questions each left unanswered since
+        self._met = self._hears_in_cells = False
         self.received = self.broken = 0
         super().__init__()
         self.on_msg(self._receive)
@@ -111,6 +118,28 @@ class BrowserCamera(anywidget.AnyWidget):
             self.received = self.broken = 0
         frames = self._frames(run, stopping or threading.Event(), say)
         return Source(BROWSER, frames, lambda: self._release(run), is_live=True)
+
+    def forget_pages(self) -> None:
+        """Begin to watch anew: until a page answers, there is none to be missed."""
+        with self._changed:
+            self._pages, self._met = {}, False
+
+    def ask_pages(self) -> None:
+        """Ask who shows this widget; to be called every 5 s. Returns at once, the answers come later.
+
+        Questions are counted, not seconds: a computer that slept, or a kernel that stood still, asks once more. Those
+        asked while a cell runs count only where messages of the page are known to come meanwhile.
+        """
+        with self._changed:
+            if self._hears_in_cells or not self._cell_runs:
+                self._pages = {page: left + 1 for page, left in self._pages.items() if left < UNANSWERED}
+        self.send({"kind": "ask"})
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether there were pages that showed this widget, and all of them left or fell silent."""
+        with self._changed:
+            return self._met and not self._pages
 
     def close(self) -> None:
         """End the run, take the widget off the page; safe to call again."""
@@ -179,6 +208,9 @@ class BrowserCamera(anywidget.AnyWidget):
         """
         kind, number, page = (content.get(key) for key in ("kind", "run", "page"))
         with self._changed:
+            self._hears_in_cells = self._hears_in_cells or self._cell_runs
+            if kind in ("present", "left"):
+                return self._count(kind, page)
             run = self._run
             free = run is not None and run.page is None and kind == "here"
             if run is None or run.number != number or not (free or run.page == page):
@@ -191,6 +223,12 @@ class BrowserCamera(anywidget.AnyWidget):
             self._changed.notify_all()
         if answer:
             self.send({**answer, "run": number})
+
+    def _count(self, kind: str, page: str) -> None:
+        if kind == "present":
+            self._met, self._pages[page] = True, 0
+        else:
+            self._pages.pop(page, None)
 
     def _take(self, run: _Run, kind: str, content: dict, buffers: list) -> dict | None:
         if kind == "open":

@@ -328,13 +328,14 @@ class LiveSession:
             job.thread.start()
             return True
 
-    def stop(self, wait: bool = True, timeout_s: float = 15.0) -> bool:
+    def stop(self, wait: bool = True, timeout_s: float = 15.0, why: str = "") -> bool:
         """End; with `wait`, return when the source is given back. False when that took longer than
-        `timeout_s`.
+        `timeout_s`. why: a sentence for `status`, when it was not the person who stopped it.
         """
         job = self._job
         if job is None:
             return True
+        job.why = f" {why}" if why else ""
         job.stop.set()
         if wait and job.thread is not threading.current_thread():
             job.thread.join(timeout_s)
@@ -390,7 +391,7 @@ class LiveSession:
                 unexpected = "" if isinstance(error, DataError) else f"Unexpected {type(error).__name__}: "
                 state, status = "failed", f"{unexpected}{error}"
                 if isinstance(error, SourceError) and job.stop.is_set():  # nobody waits for it any more
-                    state, status = "stopped", f"Stopped; {job.name} is closed."
+                    state, status = "stopped", f"Stopped; {job.name} is closed.{job.why}"
             job.stop.set()
             job.close_recorder(for_good=True)  # before a camera that hangs is waited for
             if state == "failed":
@@ -417,7 +418,7 @@ class LiveSession:
             if job is self._job:
                 self.latest = LivePicture(picture, result, readout.fps, readout.latency_ms, number)
         if job.stop.is_set():
-            return f"Stopped; {job.name} is closed."
+            return f"Stopped; {job.name} is closed.{job.why}"
         return f"{source.shortfall or f'The end of {job.name}.'} It is closed."
 
     def _record(self, job: _Job, picture: np.ndarray, result: FrameResult) -> None:
@@ -448,7 +449,7 @@ class _Job:
     def __init__(self, source, paced: bool, previous: threading.Thread | None):
         self.source, self.paced, self.previous = source, paced, previous
         self.name, self.fps = without_password(source), DEFAULT_FPS
-        self.stop, self.thread = threading.Event(), None
+        self.stop, self.thread, self.why = threading.Event(), None, ""
         self.recorder, self.recorder_lock, self.ended = None, threading.Lock(), False
 
     def attach(self, recorder: Recorder) -> bool:

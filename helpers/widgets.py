@@ -18,7 +18,7 @@ import cv2
 import ipywidgets as widgets
 import numpy as np
 
-from helpers.browser import BROWSER, BrowserCamera
+from helpers.browser import ASK_EVERY_S, BROWSER, BrowserCamera
 from helpers.clips import halve_large
 from helpers.live import UNSURE, FrameResult, LiveSession, Pipeline, Source, open_source
 
@@ -27,6 +27,7 @@ BARS_PER_S = 8
 JPEG_QUALITY = 75
 LARGEST_WIDTH = 960  # pixels sent to the browser
 ANOTHER = "another"
+ABANDONED = "No page showed this panel any more; press Start to go on."
 
 # Okabe & Ito (2008): blue and orange differ for every reader.
 ACTION_COLOUR, EMOTION_COLOUR = "#0072B2", "#E69F00"
@@ -38,7 +39,8 @@ class LivePanel(widgets.VBox):
 
     pipeline: `live.Pipeline`, used by this panel only. folder: where recordings and snapshots are
         written.
-    session: the `live.LiveSession` that works. camera: the `browser.BrowserCamera`.
+    session: the `live.LiveSession` that works. camera: the `browser.BrowserCamera`; it also tells
+        when the last page with the panel is gone, and then the session ends.
     Only one panel is alive: making another (running the cell again) closes the one before and its
     camera.
     """
@@ -53,6 +55,7 @@ class LivePanel(widgets.VBox):
         self.session = LiveSession(pipeline, opener=self._open)
         self.folder = Path(folder)
         self._lock, self._shower = threading.Lock(), None
+        self._is_watched, self._ask_due = False, 0.0
         self._shown, self._bars_due = None, 0.0
         self._make_controls(pipeline)
         self._make_displays()
@@ -170,7 +173,10 @@ class LivePanel(widgets.VBox):
         """What the Start button does: open the chosen source and return at once."""
         chosen = self.address.value if self.source.value == ANOTHER else self.source.value
         with self._lock:
-            self.session.start(chosen)
+            if self.session.start(chosen):
+                self._is_watched = chosen != BROWSER  # that camera is where the page is, and ends with it
+                self.camera.forget_pages()
+                self._ask_due = 0.0
             if self._shower is None:
                 self._shower = threading.Thread(
                     target=self._show_while_running, name="live-panel", daemon=True
@@ -216,6 +222,7 @@ class LivePanel(widgets.VBox):
                 if not self.session.running:
                     self._shower = None
                     break
+                self._end_when_abandoned()
             self._show_latest()
             self._show_state()
             time.sleep(1 / PICTURES_PER_S)
@@ -223,6 +230,14 @@ class LivePanel(widgets.VBox):
         self._show_latest()
         self.pause.value = self.record.value = False
         self._show_state()
+
+    def _end_when_abandoned(self) -> None:
+        """Give a camera of the kernel back when the pages with this panel were closed or reloaded."""
+        if self._is_watched and time.monotonic() >= self._ask_due:
+            self._ask_due = time.monotonic() + ASK_EVERY_S
+            self.camera.ask_pages()
+        if self._is_watched and self.camera.abandoned:
+            self.session.stop(wait=False, why=ABANDONED)
 
     def _show_latest(self) -> None:
         latest = self.session.latest

@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 import pytest
 from comm.base_comm import BaseComm
-from live_tools import wait_for
+from live_tools import count_frames, ip_camera, wait_for
 from test_widgets import Kernel
 
-from helpers import browser, live
-from helpers.browser import BROWSER, PROBLEMS, BrowserCamera
+from helpers import browser, live, widgets
+from helpers.browser import BROWSER, PROBLEMS, UNANSWERED, BrowserCamera
 from helpers.sources import SourceError
-from helpers.widgets import LivePanel
+from helpers.widgets import ABANDONED, LivePanel
 
 
 def jpeg(shade: int = 100, size=(48, 64)) -> bytes:
@@ -56,6 +56,8 @@ class Page(BaseComm):
         while (message := self._inbox.get()) is not None:
             self.heard.append(message)
             kind = message["kind"]
+            if kind == "ask" and self.visible:
+                self.tell("present")
             if kind == "start" and self.visible:
                 self.tell("here", run=message["run"])
             if kind == "go" and message["page"] == self.name:
@@ -71,6 +73,7 @@ class Page(BaseComm):
                 self.send_next()
             if kind == "stop" and message["run"] == self.run:
                 self.capturing = False
+            self._inbox.task_done()
 
     def tell(self, kind, buffers=(), **more):
         content = {"kind": kind, "run": self.run, "page": self.name, **more}
@@ -84,6 +87,10 @@ class Page(BaseComm):
             self.seq += 1
             self.clock_ms += 40
             self.tell("frame", [picture], seq=self.seq - 1, time=self.clock_ms)
+
+    def take_in(self) -> None:
+        """Returns when all messages were answered; only while no pictures go to and fro."""
+        self._inbox.join()
 
     def acks(self) -> list[int]:
         return [message["seq"] for message in self.heard if message["kind"] == "ack"]
@@ -291,6 +298,71 @@ def test_short_cells_in_a_row_do_not_hide_a_stall(camera, show, short, monkeypat
             cells.join()
 
 
+# --- whether anybody is there
+
+
+def ask(camera, page, times=1):
+    for _ in range(times):
+        camera.ask_pages()
+        page.take_in()
+
+
+def test_a_page_that_answers_is_there_and_nobody_is_missed_who_never_was(camera, show):
+    page = show(visible=False)
+    ask(camera, page, 3 * UNANSWERED)
+    assert not camera.abandoned, "a notebook that is run without a page"
+    page.visible = True
+    ask(camera, page, 3 * UNANSWERED)
+    assert not camera.abandoned
+
+
+def test_a_page_is_gone_after_some_questions_and_may_come_back(camera, show):
+    page = show()
+    ask(camera, page)
+    page.visible = False
+    ask(camera, page, UNANSWERED)
+    assert not camera.abandoned, "patience"
+    ask(camera, page)
+    assert camera.abandoned
+    page.visible = True
+    ask(camera, page)
+    assert not camera.abandoned
+
+
+def test_the_last_of_two_pages_counts(camera, show):
+    page = show()
+    ask(camera, page)
+    page.tell("present", page="page-2")
+    page.tell("left")
+    assert not camera.abandoned
+    page.tell("left", page="page-2")
+    assert camera.abandoned
+    camera.forget_pages()
+    assert not camera.abandoned, "another Start"
+
+
+def test_questions_count_only_when_no_cell_runs(camera, show):
+    """The kernel of Colab or VS Code reads no answer while a cell runs."""
+    page = show()
+    ask(camera, page)
+    page.visible = False
+    camera._on_cell()
+    ask(camera, page, 3 * UNANSWERED)
+    assert not camera.abandoned
+    camera._on_cell_done()
+    ask(camera, page, UNANSWERED + 1)
+    assert camera.abandoned
+
+
+def test_questions_count_while_a_cell_runs_where_answers_came_meanwhile(camera, show):
+    page = show()
+    camera._on_cell()
+    ask(camera, page)
+    page.visible = False
+    ask(camera, page, UNANSWERED + 1)
+    assert camera.abandoned
+
+
 # --- in the panel
 
 
@@ -399,6 +471,66 @@ def test_closing_the_widget_alone_ends_the_run_in_words(panel, page):
     stops(panel, page, "closed with its panel")
 
 
+# --- a camera of the kernel, and the page that shows the panel
+
+
+@pytest.fixture
+def network_camera(panel, page, monkeypatch):
+    """The panel's source; the page is asked often."""
+    monkeypatch.setattr(widgets, "ASK_EVERY_S", 0.2)
+    with ip_camera() as camera:
+        panel.source.value, panel.address.value = widgets.ANOTHER, camera.address + "/endless"
+        yield camera
+
+
+def starts_in_the_kernel(panel, page):
+    page.sent.clear()
+    panel.start.click()
+    wait_for(lambda: panel.session.latest is not None and page.sent)  # it was asked, and answered
+
+
+def test_a_page_that_answers_keeps_a_camera_of_the_kernel_running(panel, page, network_camera):
+    starts_in_the_kernel(panel, page)
+    wait_for(lambda: len(page.sent) > 3 * UNANSWERED)
+    assert panel.session.state == "running" and network_camera.viewers == 1
+
+
+@pytest.mark.parametrize("farewell", [True, False], ids=["closed or reloaded", "crashed"])
+def test_a_page_that_goes_gives_a_camera_of_the_kernel_back(farewell, panel, page, network_camera, tmp_path):
+    starts_in_the_kernel(panel, page)
+    panel.record.value = True
+    wait_for(lambda: any(path.stat().st_size > 0 for path in (tmp_path / "out").glob("*.mp4")))
+    page.visible = False
+    if farewell:
+        page.tell("left")
+    stops(panel, page, f"is closed. {ABANDONED}")
+    wait_for(lambda: network_camera.viewers == 0)
+    (film,) = (tmp_path / "out").glob("*.mp4")
+    assert count_frames(film) > 0, "what was recorded plays"
+
+    page.visible = True
+    starts_in_the_kernel(panel, page)
+    panel.stop.click()
+    wait_for(lambda: not panel.session.running)
+    assert panel.session.status.endswith("is closed."), "this time the person stopped it"
+
+
+def test_without_a_page_a_camera_of_the_kernel_goes_on(panel, page, network_camera):
+    """The cell was run by a program."""
+    page.visible = False
+    panel.start.click()
+    wait_for(lambda: [m["kind"] for m in page.heard].count("ask") > 2 * UNANSWERED)
+    assert panel.session.state == "running"
+
+
+def test_the_camera_of_the_page_is_not_asked_for(panel, page, network_camera):
+    """It ends with its page anyway, and sooner."""
+    panel.source.value = BROWSER
+    starts(panel, page)
+    wait_for(lambda: page.seq > 100)  # half a second at least
+    assert "ask" not in [m["kind"] for m in page.heard]
+
+
 # --- through a real kernel
 
 
@@ -414,9 +546,14 @@ class KernelPage(Kernel):
         control.send(session.msg("create_subshell_request", {}))
         self.subshell = control.get_msg(timeout=30)["content"]["subshell_id"]
 
+    def show_an_address(self, address):
+        self.run(f"from helpers import widgets; widgets.ASK_EVERY_S = 0.1; panel.source.value = {widgets.ANOTHER!r}\n"
+                 f"panel.address.value = {address!r}")
+
     def tell(self, comm, data, buffers=None):
         message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
-        message["header"]["subshell_id"] = self.subshell
+        if self.subshell:
+            message["header"]["subshell_id"] = self.subshell
         self.client.session.send(self.client.shell_channel.socket, message, buffers=buffers)
 
     def press(self, button):
@@ -424,6 +561,12 @@ class KernelPage(Kernel):
 
     def say(self, buffers=None, **content):
         self.tell(self.camera, {"method": "custom", "content": {"page": "p", **content}}, buffers)
+
+    def begin(self, code) -> None:
+        """Returns when the cell runs."""
+        self.client.execute(code)
+        while self.client.get_iopub_msg(timeout=30)["msg_type"] != "execute_input":
+            pass
 
     def hear(self, kind) -> dict:
         """The next message of that kind to the page."""
@@ -470,6 +613,37 @@ def test_in_a_kernel_pictures_go_on_while_a_cell_runs(kernel):
     kernel.press(kernel.start)
     assert kernel.hear("start")["run"] == run + 1
     assert kernel.close() < 5, "shut down while it waits for the page"
+
+
+def test_in_a_kernel_a_page_that_is_silent_during_a_cell_is_not_missed(kernel):
+    """A frontend without subshells, such as Colab or VS Code; afterwards it is missed."""
+    kernel.prepare()
+    kernel.subshell = None
+    with ip_camera() as camera:
+        kernel.show_an_address(camera.address + "/endless")
+        kernel.press(kernel.start)
+        kernel.hear("ask")
+        kernel.say(kind="present")
+        asked = "panel.camera.send = lambda told, send=panel.camera.send: (questions.append(told), send(told))"
+        text, _, _ = kernel.run(f"questions = []; {asked}\nwhile len(questions) < {4 * UNANSWERED}: time.sleep(0.05)\n"
+                                "print(panel.session.state)")
+        assert text == "running\n" and camera.viewers == 1
+        wait_for(lambda: camera.viewers == 0, 30)
+        assert ABANDONED in kernel.run("print(panel.session.status)")[0]
+
+
+def test_in_a_kernel_a_page_that_leaves_during_a_cell_is_missed_at_once(kernel):
+    """JupyterLab's messages come while a cell runs."""
+    kernel.prepare()
+    with ip_camera() as camera:
+        kernel.show_an_address(camera.address + "/endless")
+        kernel.press(kernel.start)
+        kernel.hear("ask")
+        kernel.say(kind="present")
+        kernel.begin("while panel.session.running: time.sleep(0.05)")
+        kernel.say(kind="left")
+        wait_for(lambda: camera.viewers == 0, 30)
+        assert ABANDONED in kernel.run("print(panel.session.status)")[0]
 
 
 # --- the page's half
