@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ class UsualLoop:
             number += 1
 
 
-def measure(source: str | Path = "demo", frames: int = 15 * BLOCK, settings: LiveSettings = LiveSettings()) -> dict:
+def measure(source: str | Path = "demo", frames: int = 15 * BLOCK, settings: LiveSettings | None = None) -> dict:
     """Both loops over the first `frames` of a film, taking turns; a dict of JSON types for `describe`.
 
     Raises DataError when the film cannot be read or is shorter than a turn.
@@ -118,17 +119,17 @@ def measure(source: str | Path = "demo", frames: int = 15 * BLOCK, settings: Liv
         if min(frames, film.count or frames) < BLOCK:
             raise DataError(f"{source}: too short to measure; {BLOCK} frames are needed")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    pipeline = Pipeline.load(settings=settings)
+    pipeline = Pipeline.load(settings=settings or LiveSettings())
     usual = UsualLoop(pipeline.action, pipeline.emotion)
     _warm_up(pipeline, usual, source)
     turns, milliseconds, latencies, frame_ms = [], {}, [], []
     with open_source(source) as ours, open_source(source) as theirs:
         our, their = our_frames(pipeline, iter(ours)), usual.frames(iter(theirs))
         for _ in range(frames // BLOCK):
-            done = [item for _, item in zip(range(BLOCK), our)]
+            done = list(islice(our, BLOCK))
             if len(done) < BLOCK:
                 break
-            slow = [ms for _, ms in zip(range(BLOCK), their) if ms is not None]
+            slow = [ms for ms in islice(their, BLOCK) if ms is not None]
             turns.append([float(np.mean([ms for ms, _, _ in done])), float(np.mean(slow))])
             for ms, result, stages in done:
                 frame_ms.append(ms)
@@ -156,7 +157,7 @@ def measure(source: str | Path = "demo", frames: int = 15 * BLOCK, settings: Liv
 def _warm_up(pipeline: Pipeline, usual: UsualLoop, source: str | Path) -> None:
     """The first calls of every part also allocate and compile."""
     with open_source(source) as film:
-        for _ in zip(range(3 * BLOCK), our_frames(pipeline, iter(film))):
+        for _ in islice(our_frames(pipeline, iter(film)), 3 * BLOCK):
             pass
     pipeline.reset()
     with open_source(source) as film:
