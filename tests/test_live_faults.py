@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -271,6 +271,18 @@ def test_exception_inside_a_model(kind, error, clip, camera, tmp_path):
         assert_starts_again(session, clip)
 
 
+def test_exception_inside_a_network(camera, clip):
+    """The committed action network, given pictures of a size that it does not take; its lock is free afterwards."""
+    pipeline = live.Pipeline.load()
+    pipeline.action = replace(pipeline.action, spec=replace(pipeline.action.spec, size=96))
+    with session_for(pipeline, camera) as session:
+        session.start(camera.address + "/endless")
+        wait_for(lambda: not session.running, 30)
+        assert session.state == "failed" and "Dimension mismatch" in session.status
+        assert_given_back(session, camera)
+        assert_starts_again(session, clip)
+
+
 # --- disks
 
 
@@ -346,6 +358,8 @@ def test_disk_without_any_room(tmp_path, clip):
         (folder / "last").write_bytes(bytes(shutil.disk_usage(folder).free))
         assert not session.record(None, folder / "out.csv")
         assert "out.csv: cannot be written any more" in session.status and session.running
+        assert_given_back(session)
+        assert_starts_again(session, clip)
 
 
 def test_folder_that_is_removed_while_recording(tmp_path, clip):
@@ -357,6 +371,8 @@ def test_folder_that_is_removed_while_recording(tmp_path, clip):
         shutil.rmtree(tmp_path / "out")
         wait_for(lambda: not session.recording)
         assert "cannot be written any more" in session.status and session.running
+        assert_given_back(session)
+        assert_starts_again(session, clip)
 
 
 def test_path_that_cannot_be_written(tmp_path, clip):
@@ -368,6 +384,8 @@ def test_path_that_cannot_be_written(tmp_path, clip):
         assert "cannot be written" in session.status and session.running and not session.recording
         assert not session.record(tmp_path / "out.mp4", tmp_path)
         assert not session.recording
+        assert_given_back(session)
+        assert_starts_again(session, clip)
 
 
 # --- the kernel, the process
