@@ -22,7 +22,7 @@ LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
 # (notebook 03 measures them again). The live crop copies this framing.
 EYE_DISTANCE, EYES_TO_MOUTH, CENTRE_Y = 0.379, 0.413, 0.590
 # dlib's detector draws a tighter box than FER-2013's crops; its side is this fraction of the crop's.
-DETECTOR_BOX = 0.80
+DETECTOR_BOX = 0.89
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ BACKBONE_SIDE = 224  # the input side that Keras's published MobileNetV2 weights
 # --------------------------------------------------------------------------------------------------- emotion
 
 def build_mini_xception(classes: int, size: int = 48, stem: int = 8, widths: tuple[int, ...] = (16, 32, 64, 128),
-                        dropout: float = 0.3, l2: float = 1e-4) -> keras.Model:
+                        dropout: float = 0.3, l2: float = 1e-4, middle: int = 0) -> keras.Model:
     """Mini-Xception (Arriaga, Valdenegro-Toro & Plöger, 2017, arXiv:1710.07557).
 
     Two plain convolutions, one residual block of separable convolutions per entry of `widths` (each halves the side),
     a convolution that turns the last feature maps into one map per class, and their average.
+    middle: blocks that keep side and width, in front of the last one, like the middle flow of Xception (Chollet, 2017).
 
     Input float32 (size, size, 1), standardised (`faces.FacePreprocessor`); output float32 (classes,) softmax.
     stem: filters of the two first convolutions. dropout: rate in front of the last convolution.
@@ -33,6 +34,9 @@ def build_mini_xception(classes: int, size: int = 48, stem: int = 8, widths: tup
         x = layers.BatchNormalization(name=f"stem{number}_norm")(x)
         x = layers.Activation("relu", name=f"stem{number}_relu")(x)
     for number, width in enumerate(widths, 1):
+        if number == len(widths):
+            for extra in range(1, middle + 1):
+                x = layers.Add(name=f"middle{extra}_add")([_separable_pair(x, widths[-2], penalty, f"middle{extra}"), x])
         x = _residual_block(x, width, penalty, f"block{number}")
     x = layers.Dropout(dropout, name="dropout")(x)
     x = layers.Conv2D(classes, 3, padding="same", kernel_regularizer=penalty, name="class_maps")(x)
@@ -45,14 +49,55 @@ def _residual_block(x, width: int, penalty, name: str):
     shortcut = layers.Conv2D(width, 1, strides=2, padding="same", use_bias=False, kernel_regularizer=penalty,
                              name=f"{name}_shortcut")(x)
     shortcut = layers.BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
+    x = _separable_pair(x, width, penalty, name)
+    x = layers.MaxPooling2D(3, strides=2, padding="same", name=f"{name}_pool")(x)
+    return layers.Add(name=f"{name}_add")([x, shortcut])
+
+
+def _separable_pair(x, width: int, penalty, name: str):
     for part in ("a", "b"):
         x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False, depthwise_regularizer=penalty,
                                    pointwise_regularizer=penalty, name=f"{name}{part}")(x)
         x = layers.BatchNormalization(name=f"{name}{part}_norm")(x)
         if part == "a":
             x = layers.Activation("relu", name=f"{name}a_relu")(x)
-    x = layers.MaxPooling2D(3, strides=2, padding="same", name=f"{name}_pool")(x)
-    return layers.Add(name=f"{name}_add")([x, shortcut])
+    return x
+
+
+class FusedBatchNormalization(layers.BatchNormalization):
+    """The same function and weights as Keras's layer, in training with TensorFlow's fused kernel.
+
+    Keras 3 computes mean and variance in separate passes; on two CPU cores that is a third of a training step. With
+    another backend, for other shapes than (N, H, W, C), and outside training it is Keras's own layer.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        fused = training and self.trainable and keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4
+        if not fused:
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow
+
+        outputs, mean, variance, *_ = tensorflow.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=self.gamma, offset=self.beta, mean=keras.ops.zeros_like(self.moving_mean),
+            variance=keras.ops.ones_like(self.moving_variance), epsilon=self.epsilon, is_training=True)
+        keep = self.momentum
+        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
+        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
+        return outputs
+
+
+def trainable_twin(model: keras.Model, side: int) -> keras.Model:
+    """A copy of a fully convolutional face model for pictures of another side, with fused batch normalisation.
+
+    The weights have the same order: `model.set_weights(twin.get_weights())` brings them back.
+    """
+    def copy(layer):
+        kind = FusedBatchNormalization if type(layer) is layers.BatchNormalization else type(layer)
+        return kind.from_config(layer.get_config())
+
+    twin = keras.models.clone_model(model, input_tensors=keras.Input((side, side, 1), name="face"), clone_function=copy)
+    twin.set_weights(model.get_weights())
+    return twin
 
 
 # --------------------------------------------------------------------------------------------------- action

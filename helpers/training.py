@@ -18,22 +18,29 @@ import joblib
 import keras
 import numpy as np
 import pandas
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
 
-from helpers import models, samples
+from helpers import artifacts, models, samples
 from helpers.artifacts import ARTIFACTS, KerasFunction
 from helpers.clips import Augmentation, ClipSpec, video_steps, windows
 from helpers.datasets import (
+    FER_PLUS,
     REPOSITORY,
     DataError,
     Sample,
     Skipped,
     data_root,
     find_dataset,
+    group_by_pixels,
     leave_groups_out,
     list_samples,
     list_split,
+    read_manifest,
+    split_groups,
 )
-from helpers.evaluate import Predictions
+from helpers.evaluate import Predictions, predict_emotions
 from helpers.faces import FaceFinder, FacePreprocessor, FaceSpec, crop_samples
 
 PROFILES = ("cached", "smoke", "full")
@@ -185,6 +192,8 @@ def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed:
     log, best, last = work / "log.csv", work / "best.weights.h5", work / "last.weights.h5"
     done = _read_log(log)
     if len(done) < epochs:
+        while getattr(training, "epoch", len(done)) < len(done):
+            training.on_epoch_end()  # to the order and the augmentations of the epoch that comes next
         best_so_far = float(done["val_accuracy"].max()) if "val_accuracy" in done else None
         model.fit(training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[
             EpochSeconds(),
@@ -255,17 +264,18 @@ def cosine_with_warmup(rate: float, steps: int, warmup_share: float = 0.05) -> k
     return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warmup), warmup_target=rate, warmup_steps=warmup)
 
 
-def make_optimizer(name: str, rate: float, steps: int) -> keras.optimizers.Optimizer:
+def make_optimizer(name: str, rate: float, steps: int, weight_decay: float = 1e-4) -> keras.optimizers.Optimizer:
     """One of the compared optimizers. `steps` is the length of the whole training in batches.
 
-    "sgd" has Nesterov momentum 0.9; "adam", "adagrad" are Keras's; "adamw" adds weight decay 1e-4 and the cosine
-    schedule with warm-up. The first three keep a constant rate, as the course compares them.
+    "sgd" has Nesterov momentum 0.9; "adam", "adagrad" are Keras's; "adamw" adds weight decay (its share of a weight is
+    taken off per step, times the learning rate) and the cosine schedule with warm-up. The first three keep a constant
+    rate, as the course compares them.
     """
     optimizers = {
         "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
         "adam": lambda: keras.optimizers.Adam(rate),
         "adagrad": lambda: keras.optimizers.Adagrad(rate),
-        "adamw": lambda: keras.optimizers.AdamW(cosine_with_warmup(rate, steps), weight_decay=1e-4),
+        "adamw": lambda: keras.optimizers.AdamW(cosine_with_warmup(rate, steps), weight_decay=weight_decay),
     }
     if name not in optimizers:
         raise ValueError(f"optimizer must be one of {', '.join(optimizers)}, got {name!r}")
@@ -280,6 +290,36 @@ def fer_samples(split: str) -> list[Sample]:
     if source is None:
         source = samples.write_emotion_samples(REPOSITORY / ".cache" / "drawn_faces", per_class=60)
     return list_split(source, split)
+
+
+def expected_labels(labels: np.ndarray, votes: np.ndarray, classes: int) -> np.ndarray:
+    """float32 (N, classes): which label FER-2013 gives, on average, to a face with these FER+ votes.
+
+    labels: int (N,), FER-2013's. votes: (N, 10) counts of FER+ raters (Barsoum et al., 2016, arXiv:1608.01041) in the
+    order of `datasets.FER_PLUS`; a row of zeros, where FER+ has no votes, keeps its label.
+
+    FER+ raters call more faces neutral than FER-2013 does, so their votes are not taken as they are: a logistic
+    regression from the shares of the votes to FER-2013's label keeps what the raters saw and FER-2013's habits.
+    """
+    expected = np.eye(classes, dtype=np.float32)[labels]
+    rated = votes.sum(axis=1) > 0
+    if rated.any():
+        shares = votes[rated] / votes[rated].sum(axis=1, keepdims=True)
+        regression = LogisticRegression(C=10.0, max_iter=1000).fit(shares, labels[rated])
+        rows = np.zeros((len(shares), classes), np.float32)
+        rows[:, regression.classes_] = regression.predict_proba(shares)
+        expected[rated] = rows
+    return expected
+
+
+def fer_votes(samples: list[Sample]) -> np.ndarray:
+    """int (N, 10): FER+ votes of each face from `fer2013_manifest.csv`; zeros where there are none, or no such file."""
+    path, votes = data_root() / "fer2013_manifest.csv", np.zeros((len(samples), len(FER_PLUS)), int)
+    if path.is_file():
+        rows = {Path(row.file).name: row.votes for row in read_manifest(path)}
+        for line, sample in zip(votes, samples):
+            line[:] = [rows.get(sample.path.name, {}).get(name, 0) for name in FER_PLUS]
+    return votes
 
 
 def content_key(samples: list[Sample]) -> str:
@@ -320,15 +360,25 @@ def augment_faces(crops: np.ndarray, rng: np.random.Generator, degrees: float = 
     return out
 
 
-class FaceBatches(keras.utils.PyDataset):
-    """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> mixup.
+def resize_faces(images: np.ndarray, side: int | None) -> np.ndarray:
+    """float32 (N, size, size, 1) to (N, side, side, 1), averaging over areas; None and the same side change nothing."""
+    if side is None or side == images.shape[1]:
+        return images
+    return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])[..., None]
 
-    Gives (images float32 (B, size, size, 1), targets float32 (B, classes), weights float32 (B,)).
+
+class FaceBatches(keras.utils.PyDataset):
+    """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> side -> mixup.
+
+    side: the pictures are reduced to this many pixels at the very end; None leaves them as they are.
+    Gives (images float32 (B, side, side, 1), targets float32 (B, classes), weights float32 (B,)).
     """
 
     def __init__(self, crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, batch: int, seed: int,
-                 mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True):
+                 mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True,
+                 side: int | None = None):
         super().__init__()
+        self.side = side
         self.crops, self.targets, self.preprocessor, self.batch = crops, targets, preprocessor, batch
         self.seed, self.mixup_alpha, self.augment, self.epoch = seed, mixup_alpha, augment, 0
         self.weights = np.ones(targets.shape[1], np.float32) if weights is None else weights
@@ -341,7 +391,8 @@ class FaceBatches(keras.utils.PyDataset):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch:(index + 1) * self.batch]
         crops = augment_faces(self.crops[chosen], rng) if self.augment else self.crops[chosen]
-        images, targets = mixup(self.preprocessor.normalise(crops), self.targets[chosen], self.mixup_alpha, rng)
+        images = resize_faces(self.preprocessor.normalise(crops), self.side)
+        images, targets = mixup(images, self.targets[chosen], self.mixup_alpha, rng)
         return images, targets, targets @ self.weights
 
     def on_epoch_end(self):
@@ -358,18 +409,81 @@ def compile_emotion(model: keras.Model, optimizer: keras.optimizers.Optimizer, s
 def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> dict[str, list[float]]:
     """Train `model` on face crops as `config` says; returns the history.
 
-    config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed.
-    data: train and val crops uint8 (N, size, size), train_targets and val_targets int (N,), preprocessor.
+    config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed;
+        optionally weight_decay, and side, to train on reduced pictures (progressive resizing: cheap epochs first).
+    data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
+        soft_targets float32 (N, classes) to train on instead of the labels.
+    work: folder of the checkpoints.
     """
-    classes = model.output_shape[-1]
+    classes, side = model.output_shape[-1], config.get("side") or model.input_shape[1]
     one_hot = np.eye(classes, dtype=np.float32)
-    batches = FaceBatches(data["train"], one_hot[data["train_targets"]], data["preprocessor"], config["batch"],
-                          config["seed"], config["mixup_alpha"],
-                          capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]))
-    optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"])
-    compile_emotion(model, optimizer, config["label_smoothing"], config["focal_gamma"])
-    validation = (data["preprocessor"].normalise(data["val"]), one_hot[data["val_targets"]])
-    return fit(model, batches, validation, config["epochs"], work / "work", config["seed"])
+    targets = data["soft_targets"] if "soft_targets" in data else one_hot[data["train_targets"]]
+    batches = FaceBatches(data["train"], targets, data["preprocessor"], config["batch"], config["seed"],
+                          config["mixup_alpha"],
+                          capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]), side=side)
+    optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"],
+                               config.get("weight_decay", 1e-4))
+    twin = models.trainable_twin(model, side)
+    compile_emotion(twin, optimizer, config["label_smoothing"], config["focal_gamma"])
+    validation = (resize_faces(data["preprocessor"].normalise(data["val"]), side), one_hot[data["val_targets"]])
+    history = fit(twin, batches, validation, config["epochs"], work, config["seed"])
+    model.set_weights(twin.get_weights())
+    return history
+
+
+def fer_data(config: dict) -> dict:
+    """FER-2013's training part as `train_emotion` needs it, its validation part cut off by groups of equal pictures.
+
+    config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed.
+    """
+    labels, spec = tuple(config["labels"]), FaceSpec(**config["face"])
+    fit_part, validation = split_groups(group_by_pixels(fer_samples("train")), config["validation_fraction"], config["seed"])
+    data = {"preprocessor": FacePreprocessor(spec)}
+    for name, part in (("train", fit_part), ("val", validation)):
+        data[name], data[f"{name}_targets"] = face_arrays(part, labels, spec)
+    if config["vote_share"]:
+        expected = expected_labels(data["train_targets"], fer_votes(fit_part), len(labels))
+        one_hot = np.eye(len(labels), dtype=np.float32)[data["train_targets"]]
+        data["soft_targets"] = (1 - config["vote_share"]) * one_hot + config["vote_share"] * expected
+    return data
+
+
+def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
+    """Train a Mini-Xception on FER-2013 as `config` says and write model and predictions into `work`; the history.
+
+    Two stages: `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones. The temperature
+    is fitted on validation; predictions.npz, of the test part, is calibrated with it.
+    """
+    labels, spec, data = tuple(config["labels"]), FaceSpec(**config["face"]), fer_data(config)
+    keras.utils.set_random_seed(config["seed"])
+    model = models.build_mini_xception(len(labels), spec.size, config["stem"], tuple(config["widths"]),
+                                       config["dropout"], config["l2"], config["middle"])
+    small = dict(config, side=config["small_side"], learning_rate=config["small_rate"],
+                 epochs=min(config["small_epochs"], config["epochs"]))
+    history: dict[str, list[float]] = {}
+    for name, stage in (("small", small), ("whole", config)):
+        if stage["epochs"]:
+            more = train_emotion(model, stage, data, work / "work" / name)
+            history = {key: history.get(key, []) + more[key] for key in more}
+    probabilities = KerasFunction(model)(data["preprocessor"].normalise(data["val"]))
+    artifacts.save_emotion(work, model, labels, spec, fit_temperature(probabilities, data["val_targets"]))
+    classifier = artifacts.EmotionClassifier.load(work)
+    predict_emotions(fer_samples("test"), classifier)[0].save(work / "predictions.npz")
+    return history
+
+
+def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """The temperature T for which softmax(log p / T) has the smallest cross-entropy on these faces (Guo et al., 2017).
+
+    probabilities (N, classes), targets int (N,): of a validation part. Above 1 the network was too sure, below too shy.
+    """
+    logits = np.log(np.maximum(probabilities, 1e-9))
+
+    def cross_entropy(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(targets)), targets]))
+
+    return round(float(np.exp(minimize_scalar(cross_entropy, bounds=(-2, 2), method="bounded").x)), 4)
 
 
 # --------------------------------------------------------------------------------------------------- action

@@ -76,6 +76,40 @@ def test_mini_xception_gives_probabilities(classes, size, stem, widths):
     assert model.get_layer(f"block{len(widths)}_add").output.shape[1] == -(-size // 2 ** len(widths))
 
 
+def test_middle_blocks_keep_side_and_width_and_add_their_parameters():
+    """Each: two separable convolutions of width 32 (9 * 32 + 32 * 32) with batch normalisation (4 * 32)."""
+    plain, deep = (models.build_mini_xception(7, 48, 8, (16, 32, 64), middle=middle) for middle in (0, 2))
+    assert deep.count_params() - plain.count_params() == 2 * 2 * (9 * 32 + 32 * 32 + 4 * 32)
+    assert deep.get_layer("middle2_add").output.shape == plain.get_layer("block2_add").output.shape
+
+
+@pytest.fixture(scope="module")
+def faces() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(4)
+    return rng.normal(size=(12, 24, 24, 1)).astype(np.float32), np.eye(7, dtype=np.float32)[rng.integers(0, 7, 12)]
+
+
+def test_a_twin_answers_like_its_original_and_takes_faces_of_another_side(faces):
+    model = models.build_mini_xception(7, 24, 8, (16, 32), middle=1)
+    twin = models.trainable_twin(model, 24)
+    np.testing.assert_allclose(answer(twin, faces[0]), answer(model, faces[0]), atol=1e-6)
+    assert models.trainable_twin(model, 16)(faces[0][:, :16, :16], training=False).shape == (12, 7)
+    assert not any(type(layer) is keras.layers.BatchNormalization for layer in twin.layers)
+
+
+def test_a_twin_learns_what_its_original_would(faces):
+    """Three steps on the same batch: the same weights and the same running means, up to rounding and TensorFlow's
+    fused kernel dividing by n - 1 where Keras divides by n."""
+    model = models.build_mini_xception(7, 24, 8, (16, 32), dropout=0.0)
+    twin = models.trainable_twin(model, 24)
+    for network in (model, twin):
+        network.compile(keras.optimizers.SGD(0.05), "categorical_crossentropy")
+        network.fit(*faces, batch_size=12, epochs=3, shuffle=False, verbose=0)
+    for name, a, b in zip((w.path for w in model.weights), model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3, err_msg=name)
+    assert max(np.abs(w - 1).max() for w, v in zip(twin.get_weights(), twin.weights) if "moving_variance" in v.path) > 0.01
+
+
 def test_ingredients_are_in_the_network():
     model = models.build_mini_xception(7, stem=4, widths=(8,), dropout=0.4, l2=1e-3)
     assert model.get_layer("dropout").rate == pytest.approx(0.4)

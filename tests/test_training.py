@@ -113,6 +113,40 @@ def test_the_emotion_loss_by_hand(smoothing, gamma, reason):
     assert float(model.loss(targets, p)) == pytest.approx(expected, rel=1e-4), reason
 
 
+def test_expected_labels_follow_what_faces_with_the_same_votes_were_called():
+    """Of 40 faces that all ten raters called neutral, FER-2013 calls 10 sad: each of them is expected to be sad by 1/4.
+    A face without votes keeps its label."""
+    neutral, happy, none = (np.eye(10, dtype=int)[0] * 10, np.eye(10, dtype=int)[1] * 10, np.zeros(10, int))
+    votes = np.stack([neutral] * 40 + [happy] * 40 + [none] * 2)
+    labels = np.array([0] * 30 + [2] * 10 + [1] * 40 + [2, 0])  # of neutral, happy, sad, and a class without a face
+    expected = training.expected_labels(labels, votes, 4)
+    assert expected.dtype == np.float32 and expected.shape == (82, 4)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(expected[:40], np.tile([0.75, 0, 0.25, 0], (40, 1)), atol=0.03)
+    assert (expected[40:80, 1] > 0.9).all()
+    np.testing.assert_array_equal(expected[80:], np.eye(4)[[2, 0]])
+
+
+def test_votes_are_found_by_file_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HAR_DATA", str(tmp_path))
+    faces = [Sample(tmp_path / "train" / "sad" / name, "sad", name) for name in ("Training_7.jpg", "Training_8.jpg")]
+    assert not training.fer_votes(faces).any(), "no file: no votes"
+    (tmp_path / "fer2013_manifest.csv").write_text(
+        "file,label,usage,copies_in_Training,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
+        "train/sad/Training_7.jpg,sad,Training,0,1,0,0,8,0,0,1,0,0,0\n")
+    np.testing.assert_array_equal(training.fer_votes(faces), [[1, 0, 0, 8, 0, 0, 1, 0, 0, 0], [0] * 10])
+
+
+@pytest.mark.parametrize("sharper, reason", [(2.0, "twice too sure"), (1.0, "calibrated"), (0.5, "too shy")])
+def test_the_temperature_undoes_what_was_done_to_calibrated_answers(sharper, reason):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (20_000, 3))
+    calibrated = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    targets = (rng.random((20_000, 1)) > calibrated.cumsum(axis=1)).sum(axis=1)  # drawn as the answers say
+    spoilt = calibrated ** sharper / (calibrated ** sharper).sum(axis=1, keepdims=True)
+    assert training.fit_temperature(spoilt, targets) == pytest.approx(sharper, rel=0.06), reason
+
+
 # --------------------------------------------------------------------------------------------------- feeding faces
 
 CROPS = np.random.default_rng(0).integers(0, 256, (10, 48, 48)).astype(np.uint8)
@@ -172,6 +206,16 @@ def test_batches_repeat_with_their_seed_and_change_with_the_epoch():
     first = one[0][0]
     one.on_epoch_end()
     assert not np.array_equal(first, one[0][0])
+
+
+def test_reduced_batches_show_the_same_faces_smaller():
+    targets, preprocessor = np.eye(10, dtype=np.float32), FacePreprocessor()
+    whole, small = (training.FaceBatches(CROPS, targets, preprocessor, 10, 5, augment=False, side=side)[0]
+                    for side in (None, 24))
+    assert whole[0].shape == (10, 48, 48, 1) and small[0].shape == (10, 24, 24, 1)
+    np.testing.assert_array_equal(whole[1], small[1])
+    means = whole[0].reshape(10, 24, 2, 24, 2).mean(axis=(2, 4))  # each small pixel is the mean of four
+    np.testing.assert_allclose(small[0][..., 0], means, atol=1e-5)
 
 
 def test_batches_carry_each_samples_weight():
@@ -290,6 +334,23 @@ def test_resumed_weights_are_those_of_an_uninterrupted_training(tmp_path):
     training.fit(blob_model(), data, data.truth, 2, tmp_path / "parts", 0, keep_best=False)
     resumed = training.fit(parts, data, data.truth, 4, tmp_path / "parts", 0, keep_best=False)
     np.testing.assert_allclose(resumed["val_loss"], expected["val_loss"], rtol=1e-5)
+    for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+class Counted(Blobs):
+    """The first batch of epoch k is point k alone: what is trained tells which epoch's batches were given."""
+
+    def __getitem__(self, index):
+        points, labels = super().__getitem__(index)
+        return points[self.epoch:self.epoch + 1], labels[self.epoch:self.epoch + 1]
+
+
+def test_a_resumed_training_goes_on_with_the_next_epochs_batches(tmp_path):
+    whole, parts = blob_model(), blob_model()
+    training.fit(whole, Counted(batches=1), None, 4, tmp_path / "whole", 0)
+    training.fit(blob_model(), Counted(batches=1), None, 2, tmp_path / "parts", 0)
+    training.fit(parts, Counted(batches=1), None, 4, tmp_path / "parts", 0)
     for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
