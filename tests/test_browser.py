@@ -448,7 +448,8 @@ def test_an_error_in_the_pipeline_stops_the_camera_though_no_picture_comes(panel
 def test_record_pause_snapshot_and_mirror_work_with_it(panel, page, tmp_path):
     starts(panel, page)
     panel.record.value = panel.mirror.value = True
-    time.sleep(0.3)
+    recorded_from = panel.session.latest.number
+    wait_for(lambda: panel.session.latest.number > recorded_from + 5)
     assert panel.save_snapshot().exists()
     panel.record.value = False
     (film,) = (tmp_path / "out").glob("*.mp4")
@@ -625,7 +626,7 @@ def test_in_a_kernel_a_page_that_is_silent_during_a_cell_is_not_missed(kernel):
         kernel.hear("ask")
         kernel.say(kind="present")
         asked = "panel.camera.send = lambda told, send=panel.camera.send: (questions.append(told), send(told))"
-        text, _, _ = kernel.run(f"questions = []; {asked}\nwhile len(questions) < {4 * UNANSWERED}: time.sleep(0.05)\n"
+        text, _ = kernel.run(f"questions = []; {asked}\nwhile len(questions) < {4 * UNANSWERED}: time.sleep(0.05)\n"
                                 "print(panel.session.state)")
         assert text == "running\n" and camera.viewers == 1
         wait_for(lambda: camera.viewers == 0, 30)

@@ -702,17 +702,17 @@ def test_session_plays_a_file_at_its_own_rate_and_says_when_it_ends(gray_clip):
     with session_for() as session:
         started = time.monotonic()
         assert session.start(gray_clip)
-        wait_for(lambda: session.latest is not None, 1.0)
         wait_for(lambda: not session.running)
-        assert 1.8 < time.monotonic() - started < 3.5
+        assert time.monotonic() - started > 1.8, "two seconds of film"
         assert session.latest.number == 49, "every frame of a file"
         assert session.state == "stopped" and session.status == "The end of gray.mp4. It is closed."
 
 
-def test_session_as_fast_as_it_goes(gray_clip):
+def test_session_as_fast_as_it_goes(tmp_path):
+    slow = write_video(tmp_path / "slow.mp4", [np.zeros((120, 160, 3), np.uint8)] * 50, fps=1)
     with session_for() as session:
-        session.start(gray_clip, paced=False)
-        wait_for(lambda: not session.running, 1.5)
+        session.start(slow, paced=False)
+        wait_for(lambda: not session.running)  # 10 s, of a film of 50
         assert session.latest.number == 49
 
 
