@@ -63,8 +63,8 @@ WAITING = {
 }
 LIMIT_S = {"starting": ANSWER_S, "asking": PATIENCE_S, "open": ANSWER_S, "running": 0.9 * STALL_S}
 GIVEN_UP = {
-    "starting": "No page with this panel answered for {:.0f} s. Show the panel in the browser (run its cell again), "
-    "then press Start.",
+    "starting": "No page with this panel answered for {:.0f} s. Show the panel in the browser (run its cell again; if "
+    "that does not help, reload the page), then press Start.",
     "asking": "Nobody answered the browser's question for {:.0f} s. Press Start again and choose Allow.",
     "open": "The browser's camera gave no picture that can be read for {:.0f} s ({broken} were broken). Look whether "
     "it is covered or switched off, then press Start.",

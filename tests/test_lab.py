@@ -280,6 +280,13 @@ class Sheet:
         gate.touch()
         expect(output).to_have_text("working\n42\n")
 
+    def restart_kernel(self) -> None:
+        """By the keys that Jupyter has for it."""
+        self.page.locator(".jp-CodeCell").first.locator(".jp-InputPrompt").click()
+        self.page.keyboard.press("0")
+        self.page.keyboard.press("0")
+        self.page.get_by_role("button", name="Confirm Kernel Restart").click()
+
     def stop(self, source: str) -> None:
         self.press("Stop")
         expect(self.status).to_have_text(f"Stopped; {source} is closed.")
@@ -379,8 +386,33 @@ def test_the_camera_of_the_browser(lab, sheet):
     sheet.allow_camera()
     sheet.press("Start")
     sheet.wait_for_pictures()
+    sheet.run_to_the_panel()  # the cell once more: the panel before it is closed, and its camera
+    sheet.page.wait_for_function("seen.tracks.every(track => track.readyState == 'ended')")
+    lab.wait_until_released()
+
+    sheet.choose(CAMERA)
+    sheet.press("Start")
+    sheet.wait_for_pictures()
     sheet.stop("the browser's camera")
-    assert sheet.tracks() == ["ended"] * 3
+    assert sheet.tracks() == ["ended"] * 4
+
+
+def test_a_kernel_that_restarts_while_the_browsers_camera_streams(lab, sheet):
+    sheet.allow_camera()
+    sheet.run_to_the_panel()
+    sheet.choose(CAMERA)
+    sheet.press("Start")
+    sheet.wait_for_pictures()
+    given = len(sheet.tracks())
+    sheet.restart_kernel()
+    sheet.page.wait_for_function("seen.tracks.every(track => track.readyState == 'ended')")
+
+    sheet.run_to_the_panel()
+    sheet.choose(CAMERA)
+    sheet.press("Start")
+    sheet.wait_for_pictures()
+    sheet.stop("the browser's camera")
+    assert sheet.tracks() == ["ended"] * (given + 1)
 
 
 @pytest.fixture
