@@ -15,6 +15,7 @@ import threading
 import time
 from ctypes.util import find_library
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -425,6 +426,31 @@ def test_nothing_moves_when_a_number_changes():
     runs = np.split(columns, np.flatnonzero(np.diff(columns) > 25) + 1)
     assert len(runs) == 3, "confidence, frames a second, latency"
     assert all(np.ptp(run) < 60 for run in runs)
+
+
+# What a reader without one kind of cone sees, as matrices on linear RGB (Machado et al., 2009, severity 1.0).
+EYES = {
+    "full colour": np.eye(3),
+    "no red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "no green": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "no blue": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def seen_as(bgr: tuple, matrix) -> np.ndarray:
+    """The colour as such an eye sees it, in CIE L*a*b*."""
+    rgb = np.array(bgr[::-1]) / 255
+    linear = np.clip(np.array(matrix) @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
+    shown = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return cv2.cvtColor(np.float32(shown)[None, None], cv2.COLOR_RGB2LAB)[0, 0]
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_colours_of_the_emotions_differ_for_colour_blind_readers(eye):
+    """A difference of 2.3 is just seen (Mahy et al., 1994)."""
+    colours = [seen_as(colour, EYES[eye]) for colour in overlay.EMOTION_COLOURS.values()]
+    assert len(colours) == 7
+    assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > 6 * 2.3
 
 
 def test_a_label_stays_inside_the_picture(portrait, finder):
