@@ -98,6 +98,13 @@ class Predictions:
         """bool (N,): is the most probable class the true one?"""
         return np.argmax(self.probabilities, axis=1) == self.targets
 
+    def part(self, chosen: np.ndarray) -> Predictions:
+        """The predictions of the files for which bool `chosen` (N,) is true."""
+        index = np.flatnonzero(chosen)
+        names = {key: tuple(getattr(self, key)[i] for i in index) if getattr(self, key) else ()
+                 for key in ("files", "labels", "groups")}
+        return replace(self, **names, probabilities=self.probabilities[index])
+
     def save(self, path: Path | str) -> None:
         """Write an `.npz` of plain arrays: no pickle, so that loading it never runs code."""
         np.savez_compressed(

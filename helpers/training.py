@@ -334,7 +334,8 @@ def face_arrays(samples: list[Sample], labels: tuple[str, ...], spec: FaceSpec) 
     """(crops uint8 (N, size, size), targets int (N,)) of images that are already cut to the face; cached on disk."""
     if not samples:
         raise DataError("no face images to read")
-    crops = _cached_crops(content_key(samples), spec.as_dict(), samples)
+    framing = FaceSpec(spec.size, spec.align, spec.expand)  # the crop depends on nothing else
+    crops = _cached_crops(content_key(samples), framing.as_dict(), samples)
     return crops, np.array([labels.index(sample.label) for sample in samples])
 
 
@@ -410,7 +411,8 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     """Train `model` on face crops as `config` says; returns the history.
 
     config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed;
-        optionally weight_decay, and side, to train on reduced pictures (progressive resizing: cheap epochs first).
+        optionally weight_decay, augment (bool), and side, to train on reduced pictures (progressive resizing: cheap
+        epochs first).
     data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
         soft_targets float32 (N, classes) to train on instead of the labels.
     work: folder of the checkpoints.
@@ -420,7 +422,8 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     targets = data["soft_targets"] if "soft_targets" in data else one_hot[data["train_targets"]]
     batches = FaceBatches(data["train"], targets, data["preprocessor"], config["batch"], config["seed"],
                           config["mixup_alpha"],
-                          capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]), side=side)
+                          capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]),
+                          config.get("augment", True), side)
     optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"],
                                config.get("weight_decay", 1e-4))
     twin = models.trainable_twin(model, side)
@@ -442,7 +445,11 @@ def fer_data(config: dict) -> dict:
     for name, part in (("train", fit_part), ("val", validation)):
         data[name], data[f"{name}_targets"] = face_arrays(part, labels, spec)
     if config["vote_share"]:
-        expected = expected_labels(data["train_targets"], fer_votes(fit_part), len(labels))
+        votes = fer_votes(fit_part)
+        if profile() == "full" and not votes.any():
+            raise DataError(f"{data_root() / 'fer2013_manifest.csv'}: no FER+ votes for these faces; get the file "
+                            "(data/README.md) or set vote_share to 0")
+        expected = expected_labels(data["train_targets"], votes, len(labels))
         one_hot = np.eye(len(labels), dtype=np.float32)[data["train_targets"]]
         data["soft_targets"] = (1 - config["vote_share"]) * one_hot + config["vote_share"] * expected
     return data

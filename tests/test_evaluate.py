@@ -87,6 +87,14 @@ def test_predictions_refuse_parts_that_do_not_fit(change, message, reason):
         Predictions(**(fitting | change))
 
 
+def test_a_part_of_the_predictions_keeps_what_belongs_together():
+    grouped = make_predictions("bjj", [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.5, 0.4, 0.1]], ("p1", "p2", "p3"))
+    part = grouped.part(np.array([True, False, True]))
+    assert (part.files, part.labels, part.groups) == (("0.avi", "2.avi"), ("bend", "jump"), ("p1", "p3"))
+    assert part.correct.tolist() == [True, False] and part.classes == CLASSES
+    assert FIVE.part(np.zeros(5, bool)).files == () and FIVE.part(np.ones(5, bool)).groups == ()
+
+
 def test_predictions_survive_a_round_trip(tmp_path):
     saved = make_predictions("bw", [[0.8, 0.1, 0.1], [0, 0.25, 0.75]], groups=("anna", "bert"))
     saved.save(tmp_path / "predictions.npz")
