@@ -42,7 +42,7 @@ def test_figures_fit_together_and_go_through_json():
     assert sum(row["share"] for row in stages.values()) == pytest.approx(1, abs=0.01)
     spent = sum(row["calls"] * row["mean_ms"] for row in stages.values()) / measured["frames"]
     whole = measured["frame_ms"]["mean"]
-    assert 0.8 * whole < spent <= 1.01 * whole, "nothing large is left out"
+    assert 0.8 * whole < spent < 2 * whole, "nothing large is left out; at most two threads work at a time"
     assert measured["fps"] == pytest.approx(1e3 / measured["frame_ms"]["mean"], rel=0.01)
     ratio, latency = measured["ratio"], measured["latency_ms"]
     assert ratio["least"] <= ratio["lower_quartile"] <= ratio["median"] <= ratio["upper_quartile"] <= ratio["most"]
