@@ -36,7 +36,8 @@ def build_mini_xception(classes: int, size: int = 48, stem: int = 8, widths: tup
     for number, width in enumerate(widths, 1):
         if number == len(widths):
             for extra in range(1, middle + 1):
-                x = layers.Add(name=f"middle{extra}_add")([_separable_pair(x, widths[-2], penalty, f"middle{extra}"), x])
+                deeper = _separable_pair(x, widths[-2], penalty, f"middle{extra}")
+                x = layers.Add(name=f"middle{extra}_add")([deeper, x])
         x = _residual_block(x, width, penalty, f"block{number}")
     x = layers.Dropout(dropout, name="dropout")(x)
     x = layers.Conv2D(classes, 3, padding="same", kernel_regularizer=penalty, name="class_maps")(x)

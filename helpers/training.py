@@ -317,7 +317,7 @@ def fer_votes(samples: list[Sample]) -> np.ndarray:
     path, votes = data_root() / "fer2013_manifest.csv", np.zeros((len(samples), len(FER_PLUS)), int)
     if path.is_file():
         rows = {Path(row.file).name: row.votes for row in read_manifest(path)}
-        for line, sample in zip(votes, samples):
+        for line, sample in zip(votes, samples, strict=True):
             line[:] = [rows.get(sample.path.name, {}).get(name, 0) for name in FER_PLUS]
     return votes
 
@@ -440,7 +440,8 @@ def fer_data(config: dict) -> dict:
     config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed.
     """
     labels, spec = tuple(config["labels"]), FaceSpec(**config["face"])
-    fit_part, validation = split_groups(group_by_pixels(fer_samples("train")), config["validation_fraction"], config["seed"])
+    whole = group_by_pixels(fer_samples("train"))
+    fit_part, validation = split_groups(whole, config["validation_fraction"], config["seed"])
     data = {"preprocessor": FacePreprocessor(spec)}
     for name, part in (("train", fit_part), ("val", validation)):
         data[name], data[f"{name}_targets"] = face_arrays(part, labels, spec)

@@ -107,7 +107,8 @@ def test_a_twin_learns_what_its_original_would(faces):
         network.fit(*faces, batch_size=12, epochs=3, shuffle=False, verbose=0)
     for name, a, b in zip((w.path for w in model.weights), model.get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3, err_msg=name)
-    assert max(np.abs(w - 1).max() for w, v in zip(twin.get_weights(), twin.weights) if "moving_variance" in v.path) > 0.01
+    variances = [weight.numpy() for weight in twin.weights if "moving_variance" in weight.path]
+    assert max(np.abs(values - 1).max() for values in variances) > 0.01, "the running means moved"
 
 
 def test_ingredients_are_in_the_network():
@@ -171,11 +172,12 @@ def test_what_fine_tuning_may_change(backbone):
 
 def test_tuning_changes_the_tails_kernels_and_nothing_else(backbone, clip):
     """The trunk's weights and the normalisation's statistics stay bit for bit; the backbone follows the tail."""
+    keras.utils.set_random_seed(3)
     head = models.build_action_head(CLASSES, LENGTH, units=4)
     trunk, tail = models.split_backbone(backbone)
     features = np.stack([answer(trunk, video) for video in clip])
     model, whole = models.join_tail(tail, head), models.join_action_model(backbone, head)
-    np.testing.assert_allclose(answer(model, features), answer(whole, clip), atol=1e-5)
+    np.testing.assert_allclose(answer(model, features), answer(whole, clip), atol=1e-4)  # rounding
 
     before = {layer.name: layer.get_weights() for layer in backbone.layers}
     model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", run_eagerly=True)  # one batch: no tracing
