@@ -267,10 +267,13 @@ class EmotionClassifier:
         """float32 (N, classes), rows sum to 1, from `preprocessor.normalise`'s float32 (N, side, side, 1)."""
         channels = self.network.input_shape[-1]
         probabilities = self.network(faces if channels == 1 else np.repeat(faces, channels, axis=-1))
-        if self.temperature != 1.0:
-            probabilities = np.maximum(probabilities, 1e-9) ** (1 / self.temperature)
-            probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
-        return probabilities
+        return probabilities if self.temperature == 1.0 else with_temperature(probabilities, self.temperature)
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """(N, classes): softmax(log p / temperature), rows sum to 1 (Guo et al., 2017); 1 / temperature undoes it."""
+    probabilities = np.maximum(probabilities, 1e-9) ** (1 / temperature)
+    return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
 def _labels_or_fer_order(folder: Path, file: Path, config: dict, width: int) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ import keras
 import numpy as np
 import pandas
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
 from helpers import artifacts, models, samples
@@ -485,11 +484,11 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
 
     probabilities (N, classes), targets int (N,): of a validation part. Above 1 the network was too sure, below too shy.
     """
-    logits = np.log(np.maximum(probabilities, 1e-9))
+    probabilities = np.asarray(probabilities, np.float64)  # small ones to a high power
 
     def cross_entropy(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(targets)), targets]))
+        scaled = artifacts.with_temperature(probabilities, np.exp(log_temperature))
+        return float(-np.mean(np.log(scaled[np.arange(len(targets)), targets])))
 
     return round(float(np.exp(minimize_scalar(cross_entropy, bounds=(-2, 2), method="bounded").x)), 4)
 
