@@ -160,8 +160,11 @@ def _known_arguments(layer: str | None) -> set[str]:
 
 # --------------------------------------------------------------------------------------------------- LiteRT
 
-def export_litert(model, path: Path) -> None:
-    """Write a float32 LiteRT (formerly TensorFlow Lite) file of a Keras model, for one input at a time."""
+def export_litert(model, path: Path, weights: str = "float32") -> None:
+    """Write a LiteRT (formerly TensorFlow Lite) file of a Keras model, for one input at a time.
+
+    weights: "float32", "float16", or "int8" (weights only; activations are quantised as they come).
+    """
     import keras
     import tensorflow
 
@@ -171,7 +174,12 @@ def export_litert(model, path: Path) -> None:
         archive.track(model)
         archive.add_endpoint("serve", lambda inputs: model(inputs, training=False), input_signature=signature)
         archive.write_out(folder, verbose=False)
-        Path(path).write_bytes(tensorflow.lite.TFLiteConverter.from_saved_model(folder).convert())
+        converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
+        if weights != "float32":
+            converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+        if weights == "float16":
+            converter.target_spec.supported_types = [tensorflow.float16]
+        Path(path).write_bytes(converter.convert())
 
 
 @contextmanager

@@ -15,7 +15,10 @@ import numpy as np
 
 from helpers.datasets import DataError
 
-WORK_HEIGHT = 96  # frames are reduced to this height before their differences are taken: no source is sharper than another
+WORK_HEIGHT = 96  # frames are reduced to this height before motion is looked for: no source is sharper than another
+NEIGHBOURHOOD = 41  # pixels of the reduced frame: contrast is brought to 1 within a square of this side
+FLOW_LAG_S = 0.04  # seconds between the frames whose optical flow is taken: a waving hand must not have gone too far
+FLOW_HALF = 0.5  # sides of the square per second that become half of the full scale
 FALLBACK_FPS = 25.0
 cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported here, in better words
 
@@ -30,21 +33,22 @@ class ClipSpec:
 
     length: time steps per clip. window_s: seconds that a clip covers, whatever the frame rate of its video.
     size: side of a time step's picture in pixels.
-    channels: "rgb" shows the frame itself; "motion" shows three absolute differences of gray frames that are `lag_s`
-        seconds apart, cut to where the picture moves.
+    channels: what a time step shows. "flow": speed to the right, speed downwards and how much changed within `lag_s`
+        seconds, the camera's own movement taken out, cut to where the picture moves. "motion": three absolute
+        differences of gray frames that are `lag_s` seconds apart, cut likewise. "rgb": the frame itself.
     """
 
     length: int = 16
     window_s: float = 2.0
-    size: int = 160
-    channels: str = "motion"
+    size: int = 96
+    channels: str = "flow"
     lag_s: float = 0.1
 
     def __post_init__(self):
         if self.length < 1 or self.size < 32 or self.window_s <= 0 or self.lag_s <= 0:
             raise ValueError(f"length >= 1, size >= 32, window_s > 0 and lag_s > 0 are needed, got {self}")
-        if self.channels not in ("rgb", "motion"):
-            raise ValueError(f"channels must be 'rgb' or 'motion', got {self.channels!r}")
+        if self.channels not in ("rgb", "motion", "flow"):
+            raise ValueError(f"channels must be 'flow', 'motion' or 'rgb', got {self.channels!r}")
 
     @property
     def step_s(self) -> float:
@@ -161,6 +165,7 @@ class Stepper:
         self._next_time: float | None = None
         self._recent: deque[tuple[float, np.ndarray]] = deque()
         self._focus = MotionFocus()
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def push(self, frame: np.ndarray, time_s: float) -> np.ndarray | None:
         """float32 (size, size, 3) in [-1, 1] when a time step is due at `time_s`, else None.
@@ -168,25 +173,51 @@ class Stepper:
         frame: uint8 BGR (H, W, 3). After a gap in time the steps go on from the new time; none is invented.
         """
         frame, _ = halve_large(frame)
-        if self.spec.channels == "motion":
+        if self.spec.channels != "rgb":
             self._remember(frame, time_s)
         if self._next_time is not None and time_s < self._next_time - 1e-6:
             return None
         late = self._next_time is None or time_s - self._next_time > self.spec.step_s
         self._next_time = (time_s if late else self._next_time) + self.spec.step_s
-        return self._motion(time_s) if self.spec.channels == "motion" else self._picture(frame)
+        return {"rgb": self._picture, "motion": self._motion, "flow": self._flow_picture}[self.spec.channels](frame, time_s)
 
-    def _picture(self, frame: np.ndarray) -> np.ndarray:
+    def _picture(self, frame: np.ndarray, time_s: float) -> np.ndarray:
         height, width = frame.shape[:2]
         cut = self._cut(frame, np.array([width / 2, height / 2]), np.array([width, height], float))
         return cv2.cvtColor(cut, cv2.COLOR_BGR2RGB).astype(np.float32) / 127.5 - 1
 
-    def _motion(self, time_s: float) -> np.ndarray:
-        lags = [self._at(time_s - k * self.spec.lag_s) for k in range(4)]
+    def _motion(self, frame: np.ndarray, time_s: float) -> np.ndarray:
+        lags = [self._at(time_s - k * self.spec.lag_s)[1] for k in range(4)]
         differences = np.dstack([cv2.absdiff(lags[k], lags[k + 1]) for k in range(3)])
         centre, side = self._focus.update(differences[..., 0], time_s)
         cut = self._cut(differences, centre, np.array([side, side]))
-        return np.minimum(cut, 2.0) - 1  # brightness is in standard deviations of the frame: two of them are white
+        return np.minimum(cut, 2.0) - 1  # a contrast of two local standard deviations is white
+
+    def _flow_picture(self, frame: np.ndarray, time_s: float) -> np.ndarray:
+        now, (then_s, then) = self._recent[-1][1], self._at(time_s - FLOW_LAG_S)
+        speed = np.zeros((*now.shape, 2), np.float32)
+        if then_s < time_s:
+            speed = self._movement(then, now)[0] / ((time_s - then_s) * now.shape[0])  # heights per second
+        before = self._at(time_s - self.spec.lag_s)[1]
+        change = cv2.absdiff(now, self._movement(before, now)[1])
+        centre, side = self._focus.update(change, time_s)
+        speed *= now.shape[0] / side  # sides of the square per second: near and far people look alike
+        speed /= np.abs(speed) + FLOW_HALF
+        cut = self._cut(np.dstack([1.2 * speed, change]), centre, np.array([side, side]))
+        return np.clip(cut - np.float32([0, 0, 1]), -1, 1)  # outside the frame nothing moves and nothing changes
+
+    def _movement(self, then: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(flow (H, W, 2) in pixels without the camera's own, `then` as the camera would see it now)."""
+        if then is now:
+            return np.zeros((*now.shape, 2), np.float32), now
+        flow = self._flow.calc(*(np.clip(40 * gray + 128, 0, 255).astype(np.uint8) for gray in (then, now)), None)
+        zoom, turn, right, down = camera_movement(flow, now)
+        height, width = now.shape
+        x, y = np.arange(width, dtype=np.float32) - width / 2, np.arange(height, dtype=np.float32)[:, None] - height / 2
+        camera = np.dstack([right + zoom * x - turn * y, down + zoom * y + turn * x])
+        moved = np.array([[1 + zoom, -turn, right - zoom * width / 2 + turn * height / 2],
+                          [turn, 1 + zoom, down - zoom * height / 2 - turn * width / 2]])
+        return flow - camera, cv2.warpAffine(then, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
     def _cut(self, picture: np.ndarray, centre: np.ndarray, sides: np.ndarray) -> np.ndarray:
         """Region with this centre and these (width, height), changed by the augmentation, as (size, size)."""
@@ -201,19 +232,58 @@ class Stepper:
         return cv2.warpAffine(picture, matrix, (self.spec.size, self.spec.size), flags=cv2.INTER_LINEAR)
 
     def _remember(self, frame: np.ndarray, time_s: float) -> None:
-        """Keep the frame small, gray and with mean 0 and deviation 1, so that dark and bright rooms look alike."""
+        """Keep the frame small, gray and with local mean 0 and deviation 1: dark and bright corners look alike."""
         if self._recent and frame_size(frame) != self._recent[-1][1].shape:
             self._recent.clear()
             self._focus = MotionFocus()
         rows, columns = frame_size(frame)
         gray = cv2.cvtColor(cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
-        gray = cv2.GaussianBlur(gray.astype(np.float32), (3, 3), 0)
-        self._recent.append((time_s, (gray - gray.mean()) / (gray.std() + 4.0)))  # 4 gray levels: sensor noise
+        self._recent.append((time_s, normalise_locally(gray)))
         while self._recent[0][0] < time_s - 4 * self.spec.lag_s and len(self._recent) > 2:
             self._recent.popleft()
 
-    def _at(self, time_s: float) -> np.ndarray:
-        return min(self._recent, key=lambda item: abs(item[0] - time_s))[1]
+    def _at(self, time_s: float) -> tuple[float, np.ndarray]:
+        return min(self._recent, key=lambda item: abs(item[0] - time_s))
+
+
+def normalise_locally(gray: np.ndarray) -> np.ndarray:
+    """float32 (H, W): uint8 (H, W) with mean 0 and deviation about 1 in the neighbourhood of every pixel.
+
+    A lamp in a dark room would decide mean and deviation of the whole frame. A quarter of the frame's own deviation
+    and two gray levels are added to the local one, so that the noise of an empty wall is not blown up.
+    """
+    gray = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 0.8)
+    side = (NEIGHBOURHOOD, NEIGHBOURHOOD)
+    mean = cv2.blur(gray, side)
+    deviation = np.sqrt(np.maximum(cv2.blur(gray * gray, side) - mean * mean, 0))
+    return (gray - mean) / (deviation + 0.25 * gray.std() + 2.0)
+
+
+def camera_movement(flow: np.ndarray, gray: np.ndarray) -> np.ndarray:
+    """(zoom, turn, right, down): what the camera did, from the optical flow float32 (H, W, 2) of a whole frame.
+
+    zoom: share per frame. turn: radians. right, down: pixels at the centre. gray: float32 (H, W), the newer frame; a
+    place without texture says nothing. Iteratively reweighted least squares on a grid (Holland & Welsch, 1977) with
+    Cauchy's weights: a person who moves against the background is an outlier.
+    """
+    height, width = gray.shape
+    rows = np.linspace(2, height - 3, 12).round().astype(int)
+    columns = np.linspace(2, width - 3, 16).round().astype(int)
+    grid = np.ix_(rows, columns)
+    edges = cv2.magnitude(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+    texture = cv2.blur(edges, (7, 7))[grid].ravel()
+    trust = np.minimum(texture, 2 * np.median(texture)) + 1e-3
+    x, y = np.meshgrid(columns - width / 2, rows - height / 2)
+    x, y, one, zero = x.ravel(), y.ravel(), np.ones(x.size), np.zeros(x.size)
+    design = np.stack([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)], 1)  # (points, 2, 4)
+    target, weights = flow[grid].reshape(-1, 2), trust
+    for _ in range(4):
+        weighted = (design * weights[:, None, None]).reshape(-1, 4)
+        calm = np.diag([height**2, height**2, 1e-6, 1e-6]) * 2e-5 * weights.sum()  # zoom and turn only when all agree
+        found = np.linalg.solve(weighted.T @ design.reshape(-1, 4) + calm, weighted.T @ target.reshape(-1))
+        misfit = np.linalg.norm(target - design @ found, axis=1)
+        weights = trust / (1 + (misfit / 0.4) ** 2)
+    return found
 
 
 def frame_size(frame: np.ndarray) -> tuple[int, int]:

@@ -168,7 +168,7 @@ def _jump(pose: Pose, t: float, style: Style) -> None:
 def _seated(pose: Pose, style: Style, p: float) -> None:
     """Between standing (p = 0) and sitting (p = 1), leaning forwards in between to keep balance."""
     moving = np.sin(np.pi * p)
-    pose.lean += (0.5 + 0.25 * style.variant) * moving + 0.1 * (style.route - 0.3) * p
+    pose.lean += (0.35 + 0.8 * style.variant) * moving + 0.1 * (style.route - 0.3) * p
     pose.legs[:, 0, 1] = (1.4 + 0.2 * style.amplitude - 0.2 * style.variant) * p
     pose.legs[:, 1, 1] = (0.25 * style.route - 0.15) * p
     pose.legs[:, :, 0] += 0.15 * style.variant * p
@@ -210,7 +210,7 @@ def _gait(pose: Pose, phase: float, thigh: float, mean: float, knee: float, swin
 
 def _go(pose: Pose, t: float, style: Style, speed: float) -> None:
     """Across the picture, towards the camera, away, or on the spot; turn back at the end."""
-    ways = ((0.45, np.pi / 2, style.reach), (0.7, 0.0, 0.8), (0.85, np.pi, 0.8), (1.1, 0.0, 0.0))
+    ways = ((0.4, np.pi / 2, style.reach), (0.65, 0.0, 1.4), (0.9, np.pi, 1.4), (1.1, 0.0, 0.0))
     _, heading, half = next(way for way in ways if style.route < way[0])
     heading = (1 if style.side else -1) * heading + 0.4 * (style.variant - 0.5)
     pose.heading = heading
@@ -254,6 +254,98 @@ MOTIONS: dict[str, Callable[[Pose, float, Style], None]] = {
     "wave_one_hand": _wave_one_hand,
     "wave_two_hands": _wave_two_hands,
     "idle": _idle,
+}
+
+
+# ---------------------------------------------------------------- two people
+
+
+def _hump(t: float, start: float, up: float, hold: float, down: float) -> float:
+    """0 before `start`, 1 after `up` more seconds, for `hold` seconds, 0 again after `down` more."""
+    return ease((t - start) / up) - ease((t - start - up - hold) / down)
+
+
+def _reach_out(pose: Pose, sides: Iterable[int], share: float, upper: float, fore: float) -> None:
+    """Raise arms forwards to these flexions, `share` of the way."""
+    for side in sides:
+        pose.arms[side] += share * (np.array([[0.05, upper], [0.0, fore]]) - pose.arms[side])
+
+
+def _handshake(active: Pose, passive: Pose, t: float, style: Style) -> float:
+    near = _hump(t, style.start, 0.7, 1.4 + 0.6 * style.variant, 0.8)
+    held = _hump(t, style.start + 0.35, 0.5, 1.2 + 0.6 * style.variant, 0.5)
+    shaken = 0.22 * style.amplitude * style.wave(1.8, t) * held
+    for pose, side in ((active, style.side), (passive, 1 - style.side)):
+        _reach_out(pose, (side,), held, 0.75 + 0.5 * shaken, 1.3 + shaken)
+        pose.lean += (0.1 + 0.25 * style.route) * held
+    return 0.5 * near
+
+
+def _hug(active: Pose, passive: Pose, t: float, style: Style) -> float:
+    near = _hump(t, style.start, 0.8, 0.9 + 0.8 * style.variant, 0.8)
+    held = _hump(t, style.start + 0.3, 0.5, 0.9 + 0.8 * style.variant, 0.6)
+    for pose in (active, passive):
+        _reach_out(pose, (0, 1), held, 1.35 + 0.3 * style.amplitude * (pose is active), 1.9)
+        pose.lean += 0.12 * held
+    return 0.95 * near
+
+
+def _kick(active: Pose, passive: Pose, t: float, style: Style) -> float:
+    high = 0.8 + 0.7 * style.variant * style.amplitude
+    raised = _hump(t, style.start + 0.3, 0.28, 0.1, 0.45)
+    stretched = _hump(t, style.start + 0.42, 0.2, 0.12, 0.4)
+    active.legs[style.side, :, 1] += (high * raised, high * stretched - 0.6 * (raised - stretched))
+    active.lean -= 0.35 * raised
+    active.arms[:, :, 0] += 0.5 * raised
+    hit = _hump(t, style.start + 0.6, 0.2, 0.3, 0.9)
+    passive.lean += (0.7 if style.route > 0.5 else -0.3) * hit
+    return 0.3 * _hump(t, style.start, 0.4, 0.5, 0.7) - 0.12 * hit
+
+
+def _punch(active: Pose, passive: Pose, t: float, style: Style) -> float:
+    drawn = _hump(t, style.start, 0.3, 0.05, 0.15)
+    out = _hump(t, style.start + 0.33, 0.14, 0.08 + 0.2 * style.variant, 0.35)
+    _reach_out(active, (style.side,), drawn, -0.4, 1.6)
+    _reach_out(active, (style.side,), out, 1.45, 1.5)
+    active.lean += 0.22 * out
+    active.legs[style.side, :, 1] -= 0.25 * out
+    hit = _hump(t, style.start + 0.45, 0.18, 0.25, 0.8)
+    passive.lean -= (0.5 if style.route > 0.4 else -0.8) * hit
+    passive.gaze += 0.7 * hit
+    return 0.45 * _hump(t, style.start, 0.45, 0.4, 0.7) - 0.15 * hit
+
+
+def _push(active: Pose, passive: Pose, t: float, style: Style) -> float:
+    near = _hump(t, style.start, 0.5, 0.6, 0.8)
+    ready, out = _hump(t, style.start, 0.4, 0.1, 0.2), _hump(t, style.start + 0.45, 0.22, 0.3, 0.5)
+    _reach_out(active, (0, 1), ready, 0.5, 1.9)
+    _reach_out(active, (0, 1), out, 1.4, 1.5)
+    active.lean += 0.4 * style.amplitude * out
+    active.legs[style.side, :, 1] -= 0.35 * out
+    back = _hump(t, style.start + 0.55, 0.5, 0.8 + style.variant, 1.0)
+    step = 0.5 * np.sin(np.pi * min(max((t - style.start - 0.55) / 0.7, 0), 1))
+    passive.legs[0, :, 1] += step
+    passive.legs[1, :, 1] -= step
+    passive.lean -= 0.3 * _hump(t, style.start + 0.55, 0.2, 0.1, 0.4)
+    passive.arms[:, :, 1] += 0.5 * _hump(t, style.start + 0.5, 0.25, 0.2, 0.5)
+    return 0.5 * near - (0.3 + 0.35 * style.route) * back
+
+
+def _point(active: Pose, passive: Pose, t: float, style: Style) -> float:
+    raised = _hump(t, style.start, 0.45, 0.9 + 1.2 * style.variant, 0.5)
+    _reach_out(active, (style.side,), raised, 1.3 + 0.35 * style.amplitude, 1.45 + 0.2 * style.route)
+    return 0.0
+
+
+# (active, passive, t, style) -> how far the two have come together, in body heights; a pose faces
+# the other person before it is called. "point" needs one person only.
+COUPLE_MOTIONS: dict[str, Callable[[Pose, Pose, float, Style], float]] = {
+    "handshake": _handshake,
+    "hug": _hug,
+    "kick": _kick,
+    "point": _point,
+    "punch": _punch,
+    "push": _push,
 }
 
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from helpers.figure import (
+    COUPLE_MOTIONS,
     MOTIONS,
     Body,
     Camera,
@@ -31,7 +32,11 @@ from helpers.figure import (
 )
 from helpers.portrait import FACE_SHAPES, draw_expression
 
-ACTIONS = tuple(sorted(set(MOTIONS) - {"idle"}))
+IDLE = "idle"  # standing still: a movement that is no action
+ACTIONS = tuple(sorted(set(MOTIONS) - {IDLE}))
+NOBODY = "nobody"  # the empty room
+COUPLE_ACTIONS = tuple(sorted(COUPLE_MOTIONS))  # what two people do; one alone points
+DRAWING = 2  # raised when the drawing changes: clips that are kept from before are then not used
 EXPRESSIONS = tuple(FACE_SHAPES)
 FIRST_TEST_SEED = (
     1_000_000  # drawn faces from here on are "other people": they only ever appear in test/
@@ -223,29 +228,75 @@ def draw_action(
     size: tuple[int, int] = (240, 320),
     fps: float = 25,
 ) -> list[np.ndarray]:
-    """A drawn person doing one of ACTIONS, or standing "idle".
+    """A drawn person doing one of ACTIONS, or standing "idle"; with NOBODY the empty room.
 
     `seed` is the person: body, clothes, viewpoint, room, light and camera are the same for every
     action of that seed. Returns round(seconds * fps) BGR uint8 frames of `size` (height, width).
     Raises ValueError for another action.
     """
-    if action not in MOTIONS:
-        raise ValueError(f"unknown action {action!r}; known: {', '.join(sorted(MOTIONS))}")
+    if action not in (*MOTIONS, NOBODY):
+        raise ValueError(f"unknown action {action!r}; known: {', '.join(sorted(MOTIONS))}, {NOBODY}")
     look = _draw_look(seed, size)
     style = _draw_style(action, seed, look, seconds, size)
     grain = np.random.default_rng((seed, 3))
     frames = []
     for k in range(round(seconds * fps)):
         t = k / fps
-        pose = rest(t, style)
-        MOTIONS[action](pose, t, style)
-        frames.append(_expose(_paint_scene(look, pose, t, size), look, grain))
+        people = []
+        if action != NOBODY:
+            pose = rest(t, style)
+            MOTIONS[action](pose, t, style)
+            people = [(pose, look.body)]
+        frames.append(_expose(_paint_scene(look, people, t, size), look, grain))
+    return frames
+
+
+def draw_couple(
+    action: str,
+    seed: int,
+    seconds: float = 4.0,
+    size: tuple[int, int] = (120, 160),
+    fps: float = 25,
+) -> list[np.ndarray]:
+    """Two drawn people, seen from the side, who do one of COUPLE_ACTIONS; one alone for "point".
+
+    As in `draw_action` a seed fixes looks, room and camera, whatever the action. Returns
+    round(seconds * fps) BGR uint8 frames of `size`. Raises ValueError for another action.
+    """
+    if action not in COUPLE_MOTIONS:
+        raise ValueError(f"unknown action {action!r}; known: {', '.join(COUPLE_ACTIONS)}")
+    rng = np.random.default_rng((seed, 4))
+    top = rng.uniform(1.15, 1.4)
+    camera = Camera(top + rng.uniform(0.05, 0.5), top, rng.uniform(3.5, 6), rng.uniform(0.7, 1.5), rng.normal(0, 0.03))
+    look = replace(_draw_look(seed, size), camera=camera)
+    bodies = (look.body, replace(_draw_body(rng), build=rng.uniform(0.82, 1.2)))
+    aside, apart = rng.uniform(-0.5, 0.5), rng.uniform(0.8, 1.25)
+    style = replace(_draw_style(action, seed, look, seconds, size), start=rng.uniform(0.2, max(0.3, seconds - 3.0)))
+    grain = np.random.default_rng((seed, 3))
+    frames = []
+    for k in range(round(seconds * fps)):
+        t = k / fps
+        poses = [rest(t, replace(style, phase=style.phase + 2 * number)) for number in range(2)]
+        left = style.side  # which of the two acts
+        for number, way in enumerate((1, -1)):
+            poses[number].heading = way * np.pi / 2 + aside
+        near = COUPLE_MOTIONS[action](poses[left], poses[1 - left], t, style)
+        for number, way in enumerate((1, -1)):
+            along = -way * (apart - near) / 2 if action != "point" else 0.0
+            poses[number].place = (along * np.cos(aside), -along * np.sin(aside))
+        shown = [left] if action == "point" else sorted((0, 1), key=lambda i: poses[i].place[1])
+        frames.append(_expose(_paint_scene(look, [(poses[i], bodies[i]) for i in shown], t, size), look, grain))
     return frames
 
 
 def _paint_scene(
-    look: Look, pose: Pose, t: float, size: tuple[int, int], head: Callable = paint_head
+    look: Look,
+    people: Sequence[tuple[Pose, Body]],
+    t: float,
+    size: tuple[int, int],
+    head: Callable = paint_head,
 ) -> np.ndarray:
+    """The room with everybody in it; `people` are painted in this order."""
     rows, columns = size
     margin = np.array(look.room.shape[:2]) // 2 - np.array(size) // 2
     shift = (
@@ -267,7 +318,8 @@ def _paint_scene(
         top=look.camera.top - shift[0] / rows * look.camera.span,
         centre=look.camera.centre - shift[1] / columns,
     )
-    paint_figure(picture, pose, look.body, shaken, look.sun, head)
+    for pose, body in people:
+        paint_figure(picture, pose, body, shaken, look.sun, head)
     return picture
 
 
@@ -302,6 +354,7 @@ def write_action_samples(
 ) -> Path:
     """`<folder>/<action>/personNNN.mp4` for each seed in `people`, and groups.csv.
 
+    An action of COUPLE_ACTIONS lasts 1.5 seconds longer and shows two people.
     groups.csv has the columns label, file, group; the group is the person. Clips that are
     already there are kept, so a second call is cheap. Returns the folder.
     """
@@ -311,7 +364,8 @@ def write_action_samples(
         for seed in people:
             path = folder / action / f"person{seed:03d}.mp4"
             if not path.exists():
-                _write_video(path, draw_action(action, seed, seconds, size, fps), fps)
+                draw, longer = (draw_couple, 1.5) if action in COUPLE_MOTIONS else (draw_action, 0.0)
+                _write_video(path, draw(action, seed, seconds + longer, size, fps), fps)
     with open(folder / "groups.csv", "w", newline="", encoding="utf-8") as handle:
         rows = csv.writer(handle)
         rows.writerow(("label", "file", "group"))
@@ -411,9 +465,8 @@ def draw_demo(seconds: float | None = None) -> Iterator[np.ndarray]:
     for k in range(round(min(seconds or whole, whole) * DEMO_FPS)):
         t = k / DEMO_FPS
         pose, camera, expression = _demo_moment(t)
-        picture = _paint_scene(
-            replace(look, camera=camera), pose, t, DEMO_SIZE, _PhotoHead(expression, pose.tilt)
-        )
+        head = _PhotoHead(expression, pose.tilt)
+        picture = _paint_scene(replace(look, camera=camera), [(pose, look.body)], t, DEMO_SIZE, head)
         yield _expose(picture, look, grain)
 
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -509,21 +509,21 @@ def draw_augmentations(copies: int, seed: int) -> list[Augmentation]:
     return [Augmentation(), *(Augmentation.draw(rng) for _ in range(copies - 1))]
 
 
-def trunk_features(samples: list[Sample], spec: ClipSpec, trunk: keras.Model, copies: int, seed: int,
-                   skipped: list[Skipped] | None = None) -> tuple[list[list[np.ndarray]], list[Sample]]:
-    """Per sample and augmented copy float16 (steps, side, side, channels), and the samples that could be read.
+def clip_features(samples: list[Sample], spec: ClipSpec, encoder: keras.Model, copies: int, seed: int,
+                  skipped: list[Skipped] | None = None) -> tuple[list[list[np.ndarray]], list[Sample]]:
+    """Per sample and augmented copy float16 (steps, features), and the samples that could be read.
 
-    The frozen trunk sees every frame once; the answer is cached on disk by the video's content, the clip's
-    specification, the augmentation and the trunk's weights. A video that cannot be read is appended to `skipped`;
-    without that list it is raised.
+    The encoder sees every frame once; the answer is cached on disk by the video's content, the clip's specification,
+    the augmentation and the encoder's weights. A video that cannot be read is appended to `skipped`; without that list
+    it is raised.
     """
-    key, function = weights_key(trunk), KerasFunction(trunk)
+    key, function = weights_key(encoder), KerasFunction(encoder)
     features, used = [], []
     for index, sample in enumerate(samples):
         try:
             content = content_key([sample])
             features.append([
-                _cached_trunk(content, spec.as_dict(), augmentation, key, sample.path, function)
+                _cached_features(content, _step_spec(spec), augmentation, key, sample.path, function)
                 for augmentation in draw_augmentations(copies, seed * 100_003 + index)])
             used.append(sample)
         except DataError as error:
@@ -533,23 +533,68 @@ def trunk_features(samples: list[Sample], spec: ClipSpec, trunk: keras.Model, co
     return features, used
 
 
+def _step_spec(spec: ClipSpec) -> dict:
+    """What a single time step depends on: windows of other lengths share their steps."""
+    return replace(spec, length=1, window_s=spec.step_s).as_dict()
+
+
 @memory.cache(ignore=["path", "function"])
-def _cached_trunk(content: str, spec: dict, augmentation: Augmentation, weights: str, path: Path, function) -> np.ndarray:
+def _cached_features(content: str, spec: dict, augmentation: Augmentation, weights: str, path: Path, function) -> np.ndarray:
     return function(video_steps(path, ClipSpec(**spec), augmentation), batch=16).astype(np.float16)
+
+
+def clip_steps(samples: list[Sample], spec: ClipSpec) -> list[np.ndarray]:
+    """Per video the time steps as int8 (steps, size, size, 3), 127 for 1.0: what an encoder is trained on, cached."""
+    return [_cached_steps(content_key([sample]), _step_spec(spec), sample.path) for sample in samples]
+
+
+@memory.cache(ignore=["path"])
+def _cached_steps(content: str, spec: dict, path: Path) -> np.ndarray:
+    return np.round(127 * video_steps(path, ClipSpec(**spec))).astype(np.int8)
+
+
+def augment_steps(clips: np.ndarray, rng: np.random.Generator, degrees: float = 8, shift: float = 0.08, zoom: float = 0.2,
+                  gain: float = 0.35, noise: float = 0.06) -> np.ndarray:
+    """Random changes of "flow" clips int8 (B, T, S, S, 3), one draw per clip; float32 in [-1, 1].
+
+    Mirror, rotation (degrees), zoom (exponent) and shift (shares of the side); the speeds turn with the picture.
+    gain: exponent of a factor on the speeds; the amount of change gets one of its own. noise: deviation.
+    """
+    size = clips.shape[2]
+    rest = np.float32([0, 0, -1])  # a place where nothing moves
+    out = np.empty(clips.shape, np.float32)
+    for index, clip in enumerate(clips):
+        angle, scale = rng.uniform(-degrees, degrees), float(np.exp(rng.uniform(-zoom, zoom)))
+        matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
+        matrix[:, 2] += rng.uniform(-shift, shift, 2) * size
+        c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+        turn = np.float32([[c, -s, 0], [s, c, 0], [0, 0, 1]])  # acts on rows (right, down, change) from the right
+        turn[:2] *= np.exp(rng.uniform(-gain, gain))
+        turn[2] *= np.exp(rng.uniform(-1.4 * gain, 1.4 * gain))
+        mirror = rng.random() < 0.5
+        steps = clip.astype(np.float32) / 127 - rest
+        if mirror:
+            steps = steps[:, :, ::-1] * np.float32([-1, 1, 1])
+        for number, step in enumerate(steps):
+            out[index, number] = cv2.warpAffine(np.ascontiguousarray(step), matrix, (size, size))
+        out[index] = out[index] @ turn + rest
+        out[index] += rng.normal(0, rng.uniform(0, noise), out[index].shape[1:]).astype(np.float32)
+    return np.clip(out, -1, 1)
 
 
 class ClipBatches(keras.utils.PyDataset):
     """Shuffled batches of clips: of each video a random augmented copy and a random window of `length` steps.
 
-    features: per video a list of copies (steps, ...). targets: one-hot (videos, classes). weights: per class.
+    features: per video a list of copies (steps, ...). targets: float32 (videos, classes). weights: float32 (videos,).
+    stride: every how many steps one is taken. augment: called as augment(clips, rng) on each batch.
     Gives (clips float32 (B, length, ...), targets float32 (B, classes), weights float32 (B,)).
     """
 
     def __init__(self, features: list[list[np.ndarray]], targets: np.ndarray, weights: np.ndarray, length: int,
-                 batch: int, seed: int):
+                 batch: int, seed: int, stride: int = 1, augment: Callable | None = None):
         super().__init__()
         self.features, self.targets, self.weights, self.length, self.batch = features, targets, weights, length, batch
-        self.seed, self.epoch = seed, -1
+        self.seed, self.stride, self.augment, self.epoch = seed, stride, augment, -1
         self.on_epoch_end()
 
     def __len__(self) -> int:
@@ -558,37 +603,56 @@ class ClipBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch:(index + 1) * self.batch]
-        clips = [self._clip(self.features[number], rng) for number in chosen]
-        targets = self.targets[chosen]
-        return np.stack(clips).astype(np.float32), targets, targets @ self.weights
+        clips = np.stack([self._clip(self.features[number], rng) for number in chosen])
+        clips = self.augment(clips, rng) if self.augment else clips
+        return clips.astype(np.float32), self.targets[chosen], self.weights[chosen]
 
     def _clip(self, copies: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         steps = copies[rng.integers(len(copies))]
-        start = rng.integers(max(1, len(steps) - self.length + 1))
-        return steps[np.minimum(np.arange(start, start + self.length), len(steps) - 1)]
+        span = self.length * self.stride
+        start = rng.integers(max(1, len(steps) - span + 1)) + rng.integers(self.stride)
+        return steps[np.minimum(np.arange(start, start + span, self.stride)[:self.length], len(steps) - 1)]
 
     def on_epoch_end(self):
         self.epoch += 1
         self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.features))
 
 
-def train_clips(model: keras.Model, config: dict, features: list[list[np.ndarray]], targets: np.ndarray, work: Path,
-                validation: tuple[list[list[np.ndarray]], np.ndarray] | None = None) -> dict[str, list[float]]:
-    """Train a head on features, or a tail and head on trunk features, for a fixed number of epochs; returns the history.
+NO_ACTION = -1  # the target of a clip that shows none of the classes: all of them are equally wrong
 
-    config: optimizer, learning_rate, epochs, batch, label_smoothing, class_weight_cap, seed. targets: int (videos,).
+
+def clip_targets(targets: np.ndarray, classes: int, cap: float) -> tuple[np.ndarray, np.ndarray]:
+    """(float32 (videos, classes), float32 (videos,)): one-hot targets and the capped weights of their classes.
+
+    A clip with the target NO_ACTION gets a uniform row (outlier exposure: Hendrycks, Mazeika & Dietterich, 2019,
+    arXiv:1812.04606) and the weight 1.
+    """
+    known = targets != NO_ACTION
+    rows = np.full((len(targets), classes), 1 / classes, np.float32)
+    rows[known] = np.eye(classes, dtype=np.float32)[targets[known]]
+    weights = np.ones(len(targets), np.float32)
+    weights[known] = capped_class_weights(targets[known], classes, cap)[targets[known]]
+    return rows, weights
+
+
+def train_clips(model: keras.Model, config: dict, features: list[list[np.ndarray]], targets: np.ndarray, work: Path,
+                validation: tuple[list[list[np.ndarray]], np.ndarray] | None = None, stride: int = 1,
+                augment: Callable | None = None) -> dict[str, list[float]]:
+    """Train a head on features, or an encoder and head on time steps, for a fixed number of epochs; the history.
+
+    config: optimizer, learning_rate, epochs, batch, label_smoothing, class_weight_cap, seed. targets: int (videos,),
+        NO_ACTION where none of the classes is shown. stride, augment: see `ClipBatches`.
     validation: features and targets of other groups, for the curves only; nothing is chosen on them.
     """
     classes, length = model.output_shape[-1], model.input_shape[1]
-    one_hot = np.eye(classes, dtype=np.float32)
-    batches = ClipBatches(features, one_hot[targets], capped_class_weights(targets, classes, config["class_weight_cap"]),
-                          length, config["batch"], config["seed"])
+    batches = ClipBatches(features, *clip_targets(targets, classes, config["class_weight_cap"]), length, config["batch"],
+                          config["seed"], stride, augment)
     optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"])
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(label_smoothing=config["label_smoothing"]),
                   metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])
     if validation is not None:
         middle = [clip_at_middle(copies[0], length) for copies in validation[0]]
-        validation = np.stack(middle).astype(np.float32), one_hot[validation[1]]
+        validation = np.stack(middle).astype(np.float32), np.eye(classes, dtype=np.float32)[validation[1]]
     return fit(model, batches, validation, config["epochs"], work, config["seed"], keep_best=False)
 
 
@@ -603,33 +667,103 @@ def video_probabilities(model, features: list[np.ndarray], spec: ClipSpec) -> np
     return np.stack([model(windows(steps.astype(np.float32), spec)).mean(axis=0) for steps in features])
 
 
+# --------------------------------------------------------------------------------------------------- encoder
+
+def drawn_clips(people: range, actions: tuple[str, ...]) -> list[Sample]:
+    """Clips of drawn people (the seeds in `people`), drawn once and kept below .cache/."""
+    folder = REPOSITORY / ".cache" / f"drawn_{people.start}_{people.stop}_{samples.DRAWING}"
+    samples.write_action_samples(folder, people, actions, size=(120, 160))
+    return [sample for sample in list_samples(folder) if sample.label in actions]
+
+
+def adapt_normalisation(backbone: keras.Model, pictures: np.ndarray, batches: int = 40, batch: int = 128) -> None:
+    """Let batch normalisation measure its means and variances on int8 pictures (N, S, S, 3) instead of photographs.
+
+    Adaptive batch normalisation (Li et al., 2016, arXiv:1603.04779): the only thing that is learned is what "usual" is.
+    """
+    norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    kept, rng = [layer.momentum for layer in norms], np.random.default_rng(0)
+    for layer in norms:
+        layer.momentum, layer.trainable = 0.85, True
+    for _ in range(batches):
+        backbone(pictures[rng.integers(len(pictures), size=batch)].astype(np.float32) / 127, training=True)
+    for layer, momentum in zip(norms, kept, strict=True):
+        layer.momentum = momentum
+
+
+def train_encoder(config: dict, work: Path) -> dict[str, list[float]]:
+    """Teach MobileNetV2 to see movement, from drawn people alone; writes encoder.keras into `work`, gives the history.
+
+    ImageNet's weights, then `adapt_normalisation`, then an LSTM head alone (`head_epochs`), then the layers from
+    `models.TUNED_FROM` on together with it, on every `stride`-th step. The head is thrown away. No real video is used,
+    so no later test can have been seen.
+    config: clip, people, stride, head_rate, head_epochs, what `train_clips` needs, and optionally actions: those of
+        one person and standing still unless told.
+    """
+    smoke = profile() == "smoke"
+    spec, stride = ClipSpec(**config["clip"]), config["stride"]
+    actions = samples.ACTIONS[:3] if smoke else tuple(config.get("actions", (*samples.ACTIONS, samples.IDLE)))
+    drawn = drawn_clips(range(2 if smoke else config["people"]), actions)
+    steps, targets = clip_steps(drawn, spec), np.array([actions.index(sample.label) for sample in drawn])
+    keras.utils.set_random_seed(config["seed"])
+    backbone = models.build_backbone(spec.size, None if smoke else "imagenet")
+    adapt_normalisation(backbone, np.concatenate(steps[::5]), *(2, 8) if smoke else ())
+    length = max(1, spec.length // stride)
+    head = models.build_action_head(len(actions), length, units=config["units"], dropout=config["dropout"])
+    run = KerasFunction(backbone)
+    features = [run(clip.astype(np.float32) / 127, batch=64) for clip in steps]
+    first = dict(config, learning_rate=config["head_rate"], epochs=min(config["head_epochs"], config["epochs"]), batch=32)
+    train_clips(head, first, [[clip] for clip in features], targets, work / "work" / "head", stride=stride)
+    models.freeze_before(backbone, models.TUNED_FROM)
+    history = train_clips(models.join_for_training(backbone, head), config, [[clip] for clip in steps], targets,
+                          work / "work" / "encoder", stride=stride, augment=augment_steps)
+    backbone.save(work / "encoder.keras")
+    return history
+
+
+def load_encoder(config: dict) -> keras.Model:
+    """The encoder that config["encoder"] names, a folder of `train_encoder` below artifacts/action/, or "imagenet".
+
+    In the smoke profile it is a random one.
+    """
+    spec = ClipSpec(**config["clip"])
+    if profile() == "smoke" or config["encoder"] == "imagenet":
+        return models.build_backbone(spec.size, None if profile() == "smoke" else "imagenet")
+    path = ARTIFACTS / "action" / config["encoder"] / "encoder.keras"
+    encoder = artifacts.load_keras(path)
+    if encoder.input_shape[1] != spec.size:
+        raise DataError(f"{path}: takes {encoder.input_shape[1]} pixels, the clips have {spec.size}; train it for them")
+    return encoder
+
+
+# --------------------------------------------------------------------------------------------------- action
+
 @dataclass
 class ActionData:
-    """Videos with their frozen features, real ones first, then drawn ones; and the network parts that read them.
+    """Videos as their features, real ones first, then drawn ones; and the encoder that gave them.
 
-    trunk_features: per video a list of augmented copies float16 (steps, side, side, channels), the first un-augmented.
-    tail_features: the same after ImageNet's own tail, float32 (steps, 1280).
+    features: per video a list of augmented copies float16 (steps, 1280), the first un-augmented.
     """
 
     labels: tuple[str, ...]
     spec: ClipSpec
     samples: list[Sample]
     drawn: list[Sample]
-    trunk_features: list[list[np.ndarray]]
-    tail_features: list[list[np.ndarray]]
-    backbone: keras.Model
+    features: list[list[np.ndarray]]
+    encoder: keras.Model
 
     @property
     def targets(self) -> np.ndarray:
-        """int (videos,)"""
-        return np.array([self.labels.index(sample.label) for sample in [*self.samples, *self.drawn]])
+        """int (videos,); NO_ACTION for people who only stand there."""
+        known = {label: index for index, label in enumerate(self.labels)}
+        return np.array([known.get(sample.label, NO_ACTION) for sample in [*self.samples, *self.drawn]])
 
 
 def action_data(config: dict) -> ActionData:
-    """The videos of data set config["dataset"] and, where it has only actions that can be drawn, drawn people.
+    """The videos of data set config["dataset"], and drawn people: its actions, if they can be drawn, and standing still.
 
-    config: dataset, clip, copies, drawn_people, seed. In the smoke profile four drawn actions stand in for everything
-    and the backbone is random: enough to show that training runs. A video that cannot be read is named and left out.
+    config: dataset, clip, encoder, copies, drawn_people, seed. In the smoke profile four drawn actions stand in for
+    everything. A video that cannot be read is named and left out.
     """
     smoke, cache = profile() == "smoke", REPOSITORY / ".cache"
     source = None if smoke else find_dataset(config["dataset"])
@@ -638,70 +772,66 @@ def action_data(config: dict) -> ActionData:
     if smoke:
         source = samples.write_action_samples(cache / "smoke_actions", range(2), samples.ACTIONS[:4], size=(96, 128))
     real, drawn, skipped = list_samples(source), [], []
-    if config["drawn_people"] and {sample.label for sample in real} <= set(samples.ACTIONS):
-        people = range(1000, 1002) if smoke else range(config["drawn_people"])
-        folder = samples.write_action_samples(cache / f"drawn_actions_{len(people)}", people, size=(120, 160))
-        drawn = [sample for sample in list_samples(folder) if sample.label in {other.label for other in real}]
+    labels = {sample.label for sample in real}
+    if config["drawn_people"]:
+        drawable = labels <= {*samples.ACTIONS, *samples.COUPLE_ACTIONS}
+        actions = (*sorted(labels), samples.IDLE) if drawable else (samples.IDLE,)
+        drawn = drawn_clips(range(1000, 1002) if smoke else range(config["drawn_people"]), actions)
     data = load_action_data(real, drawn, ClipSpec(**config["clip"]), 1 if smoke else config["copies"], config["seed"],
-                            None if smoke else "imagenet", skipped)
+                            load_encoder(config), skipped)
     for item in skipped:
         print(f"skipped {item.path.name}: {item.reason}")
     return data
 
 
 def load_action_data(real: list[Sample], drawn: list[Sample], spec: ClipSpec, copies: int, seed: int,
-                     weights: str | None = "imagenet", skipped: list[Skipped] | None = None) -> ActionData:
-    """Read videos through the frozen trunk (cached on disk) and the tail. Drawn videos get one augmented copy less:
-    only themselves. Videos that cannot be read go to `skipped`."""
-    backbone = models.build_backbone(spec.size, weights)
-    trunk, tail = models.split_backbone(backbone)
-    features, used = trunk_features(real, spec, trunk, copies, seed, skipped)
-    drawn_features, drawn = trunk_features(drawn, spec, trunk, 1, seed)
-    run_tail = KerasFunction(tail)
-    features += drawn_features
-    tail_features = [[run_tail(copy.astype(np.float32)) for copy in video] for video in features]
-    return ActionData(tuple(sorted({sample.label for sample in used})), spec, used, drawn, features, tail_features, backbone)
+                     encoder: keras.Model, skipped: list[Skipped] | None = None) -> ActionData:
+    """Read videos through the encoder (cached on disk). Of drawn videos there is one copy, themselves: there are many
+    of them. Real videos that cannot be read go to `skipped`."""
+    features, used = clip_features(real, spec, encoder, copies, seed, skipped)
+    drawn_features, drawn = clip_features(drawn, spec, encoder, 1, seed)
+    return ActionData(tuple(sorted({sample.label for sample in used})), spec, used, drawn, features + drawn_features, encoder)
 
 
 def train_action(data: ActionData, real: list[int], config: dict, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
-    """Train on the real videos with these indices and on all drawn ones; returns (joined model, history).
-
-    First the LSTM head on frozen features, `epochs` long; then MobileNetV2's last layers with it, `tune_epochs` long,
-    on the real videos and the first `tune_people` drawn people. The backbone of `data` is changed in place.
-    """
+    """Train an LSTM head on the real videos with these indices and on all drawn ones; (head, history)."""
     keras.utils.set_random_seed(config["seed"])
-    _, tail = models.split_backbone(data.backbone)
     head = models.build_action_head(len(data.labels), data.spec.length, units=config["units"], dropout=config["dropout"])
     chosen = [*real, *range(len(data.samples), len(data.targets))]
-    history = train_clips(head, config, [data.tail_features[i] for i in chosen], data.targets[chosen], work / "head")
-    tune = dict(config, learning_rate=config["tune_rate"], epochs=min(config["tune_epochs"], config["epochs"]), batch=8)
-    if tune["epochs"]:
-        people = sorted({sample.group for sample in data.drawn})[:config["tune_people"]]
-        chosen = [*real, *(len(data.samples) + i for i, sample in enumerate(data.drawn) if sample.group in people)]
-        more = train_clips(models.join_tail(tail, head), tune, [data.trunk_features[i] for i in chosen],
-                           data.targets[chosen], work / "tune")
-        history = {key: history[key] + more[key] for key in history}
-    return models.join_action_model(data.backbone, head), history
+    history = train_clips(head, config, [data.features[i] for i in chosen], data.targets[chosen], work)
+    return head, history
 
 
 def cross_validate_action(data: ActionData, config: dict, work: Path) -> tuple[np.ndarray, dict[str, list[float]]]:
-    """Score each real video once by a network that never saw its group; returns (probabilities, mean history).
+    """Score each real video once by a head that never saw its group; returns (probabilities, mean history).
 
     probabilities: float32 (videos, classes), the mean over a video's windows. The history is the mean over the folds;
     `seconds` is their sum. A fold that is finished is not trained again after a kill.
     """
     place = {sample.path: index for index, sample in enumerate(data.samples)}
     probabilities = np.zeros((len(data.samples), len(data.labels)), np.float32)
-    untouched, histories = data.backbone.get_weights(), []
+    histories = []
     folds = min(config["folds"], len({sample.group for sample in data.samples}))
     for fold, (train, test) in enumerate(leave_groups_out(data.samples, folds, config["seed"])):
-        data.backbone.set_weights(untouched)
         outside = [place[sample.path] for sample in test]
-        model, history = train_action(data, [place[sample.path] for sample in train], config, work / str(fold))
-        tail, head = models.split_backbone(data.backbone)[1], models.split_action_model(model)[1]
-        run = KerasFunction(models.join_tail(tail, head))
-        probabilities[outside] = video_probabilities(run, [data.trunk_features[i][0] for i in outside], data.spec)
+        head, history = train_action(data, [place[sample.path] for sample in train], config, work / str(fold))
+        probabilities[outside] = video_probabilities(KerasFunction(head), [data.features[i][0] for i in outside], data.spec)
         histories.append(history)
-    data.backbone.set_weights(untouched)
     mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
     return probabilities, {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
+
+
+def no_action_confidence(head: keras.Model, encoder: keras.Model, spec: ClipSpec, people: range) -> np.ndarray:
+    """float32 (clips,): how sure a head is of some action while drawn people only stand there."""
+    features, _ = clip_features(drawn_clips(people, (samples.IDLE,)), spec, encoder, 1, 0)
+    return video_probabilities(KerasFunction(head), [copies[0] for copies in features], spec).max(axis=1)
+
+
+def fit_threshold(no_action: np.ndarray, false_alarms: float = 0.05) -> float:
+    """The smallest confidence threshold at which at most this share of the clips without an action shows one.
+
+    no_action: confidences (N,) on clips without an action, of a validation part. Rounded up to hundredths, at least 0.2.
+    """
+    allowed = int(false_alarms * len(no_action))
+    return float(max(0.2, np.floor(100 * np.sort(no_action)[::-1][allowed] + 1) / 100))
+

@@ -13,8 +13,11 @@ from helpers import clips
 from helpers.clips import Augmentation, ClipSpec, MotionFocus, Stepper, VideoError
 from helpers.datasets import DataError
 
-MOTION = ClipSpec(length=8, window_s=1.0, size=64)
+FLOW = ClipSpec(length=8, window_s=1.0, size=64)
+MOTION = ClipSpec(length=8, window_s=1.0, size=64, channels="motion")
 COLOUR = ClipSpec(length=8, window_s=1.0, size=64, channels="rgb")
+ALL = pytest.mark.parametrize("spec", [FLOW, MOTION, COLOUR], ids=["flow", "motion", "rgb"])
+MOVING = pytest.mark.parametrize("spec", [FLOW, MOTION], ids=["flow", "motion"])
 
 
 def scene(time_s: float, size: tuple[int, int] = (120, 160), seed: int = 0) -> np.ndarray:
@@ -39,6 +42,16 @@ def write_video(path: Path, frames: list[np.ndarray], fps: float = 25, codec: st
         writer.write(frame)
     writer.release()
     return path
+
+
+def mirrored(steps: np.ndarray, spec: ClipSpec) -> np.ndarray:
+    """Time steps (n, size, size, 3) as seen in a mirror, where what goes right goes left."""
+    return steps[:, :, ::-1] * np.float32([-1 if spec.channels == "flow" else 1, 1, 1])
+
+
+def rest_of(spec: ClipSpec) -> np.ndarray:
+    """A pixel where nothing moves."""
+    return np.float32([0, 0, -1] if spec.channels == "flow" else [-1, -1, -1])
 
 
 def likeness(one: np.ndarray, two: np.ndarray) -> float:
@@ -108,7 +121,7 @@ def test_a_cut_off_video_gives_the_frames_that_are_there(tmp_path):
     assert 5 < len(list(clips.read_frames(path))) < 40
 
 
-@pytest.mark.parametrize("spec", [MOTION, COLOUR], ids=["motion", "rgb"])
+@ALL
 def test_a_one_frame_video_is_one_step_and_one_padded_window(tmp_path, spec):
     steps = clips.video_steps(write_video(tmp_path / "one.avi", [scene(0)]), spec)
     assert steps.shape == (1, 64, 64, 3)
@@ -159,7 +172,7 @@ def test_a_reader_that_is_left_early_closes_its_file(tmp_path):
 
 # --------------------------------------------------------------------------------------------------- time
 
-@pytest.mark.parametrize("spec", [MOTION, COLOUR], ids=["motion", "rgb"])
+@ALL
 def test_steps_are_floats_between_minus_one_and_one(spec):
     steps = clips.steps_of(stream(25, 2), spec)
     assert steps.shape[1:] == (64, 64, 3) and steps.dtype == np.float32
@@ -179,6 +192,10 @@ def test_rgb_steps_show_the_frame_in_rgb():
     (MOTION, 30, 0.8),
     (MOTION, 50, 0.8),
     (MOTION, 60, 0.8),
+    (FLOW, 15, 0.5),  # one frame back is further than the 0.04 s of the flow
+    (FLOW, 30, 0.75),
+    (FLOW, 50, 0.75),
+    (FLOW, 60, 0.75),
     (COLOUR, 15, 0.95),
     (COLOUR, 30, 0.95),
     (COLOUR, 60, 0.95),
@@ -196,19 +213,22 @@ def test_speed_changes_the_number_of_steps():
     assert len(clips.steps_of(frames, MOTION, Augmentation(speed=2.0))) == 16
 
 
-def test_a_stream_gives_the_steps_of_the_file(tmp_path):
-    """As a camera delivers it, frame by frame: live sees what training saw."""
+@ALL
+def test_a_stream_gives_the_steps_of_the_file(tmp_path, spec):
+    """As a camera delivers it, frame by frame: live sees what training saw. Where an array lies in memory changes the
+    last bit of a sum, so flow is equal up to rounding."""
     path = write_video(tmp_path / "v.avi", [frame for frame, _ in stream(25, 2)])
-    stepper = Stepper(MOTION)
+    stepper = Stepper(spec)
     live = [stepper.push(frame, time_s) for frame, time_s in clips.read_frames(path)]
     live = [step for step in live if step is not None]
-    np.testing.assert_array_equal(np.array(live), clips.video_steps(path, MOTION))
+    np.testing.assert_allclose(np.array(live), clips.video_steps(path, spec), atol=1e-5 if spec is FLOW else 0)
 
 
-def test_the_past_is_all_a_step_depends_on():
+@ALL
+def test_the_past_is_all_a_step_depends_on(spec):
     """A longer video starts with the steps of its beginning: nothing looks ahead."""
     frames = stream(25, 3)
-    np.testing.assert_array_equal(clips.steps_of(frames[:40], MOTION), clips.steps_of(frames, MOTION)[:13])
+    np.testing.assert_allclose(clips.steps_of(frames[:40], spec), clips.steps_of(frames, spec)[:13], atol=1e-5)
 
 
 def test_a_jittering_clock_does_not_lose_steps():
@@ -221,7 +241,7 @@ def test_slow_sources_give_a_step_for_every_frame():
     assert len(clips.steps_of(stream(4, 3), MOTION)) == 12
 
 
-@pytest.mark.parametrize("spec", [MOTION, COLOUR], ids=["motion", "rgb"])
+@ALL
 def test_after_a_gap_in_time_no_step_is_invented(spec):
     """A camera that stops for ten seconds: one step at once, then one every `step_s` again."""
     stepper = Stepper(spec)
@@ -232,26 +252,28 @@ def test_after_a_gap_in_time_no_step_is_invented(spec):
     assert np.diff(after).min() > 0.07 and np.diff(after).max() < 0.17
 
 
-def test_a_change_of_frame_size_starts_the_motion_anew():
+@MOVING
+def test_a_change_of_frame_size_starts_the_motion_anew(spec):
     """A camera that switches its format: no error, and no picture of the difference between two formats."""
-    stepper = Stepper(MOTION)
+    stepper = Stepper(spec)
     for frame, time_s in stream(25, 1):
         stepper.push(frame, time_s)
     wide = [(scene(1 + k / 25, (120, 240)), 1 + k / 25) for k in range(25)]
     steps = [step for step in (stepper.push(*item) for item in wide) if step is not None]
-    assert len(steps) == 8 and (steps[0] == -1).all(), "the first frame has nothing to differ from"
+    assert len(steps) == 8 and (steps[0] == rest_of(spec)).all(), "the first frame has nothing to differ from"
     assert np.ptp(steps[-1]) > 0.3
 
 
 # --------------------------------------------------------------------------------------------------- motion pictures
 
 @pytest.mark.parametrize("brightness", [10, 60, 250])
-def test_a_still_scene_gives_an_empty_picture(brightness):
+@MOVING
+def test_a_still_scene_gives_an_empty_picture(brightness, spec):
     rng = np.random.default_rng(0)
     frames = [(np.clip(rng.normal(brightness, 1, (120, 160, 3)), 0, 255).astype(np.uint8), k / 25) for k in range(50)]
-    steps = clips.steps_of(frames, MOTION)
-    assert steps.mean() < -0.85, "sensor noise must not look like motion"
-    assert clips.steps_of(stream(25, 2), MOTION).max() > 0
+    changes = clips.steps_of(frames, spec)[..., 2]
+    assert changes.mean() < -0.85, "sensor noise must not look like motion"
+    assert clips.steps_of(stream(25, 2), spec)[..., 2].max() > 0
 
 
 @pytest.mark.parametrize("change, least, reason", [
@@ -262,16 +284,18 @@ def test_a_still_scene_gives_an_empty_picture(brightness):
     (lambda frame: cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 0.999, "no colour"),
     (lambda frame: cv2.resize(frame, (640, 480), interpolation=cv2.INTER_LINEAR), 0.97, "four times the size"),
 ])
-def test_motion_steps_do_not_depend_on_light_or_size(change, least, reason):
+@MOVING
+def test_motion_steps_do_not_depend_on_light_or_size(change, least, reason, spec):
     frames = stream(25, 2)
     changed = [(change(frame), time_s) for frame, time_s in frames]
-    assert likeness(clips.steps_of(frames, MOTION)[2:], clips.steps_of(changed, MOTION)[2:]) > least, reason
+    assert likeness(clips.steps_of(frames, spec)[2:], clips.steps_of(changed, spec)[2:]) > least, reason
 
 
-def test_motion_steps_do_not_show_the_room():
+@MOVING
+def test_motion_steps_do_not_show_the_room(spec):
     """The same motion in front of two walls; the frames themselves are much less alike."""
     one, other = stream(25, 2, seed=1), stream(25, 2, seed=2)
-    motion = likeness(clips.steps_of(one, MOTION)[2:], clips.steps_of(other, MOTION)[2:])
+    motion = likeness(clips.steps_of(one, spec)[2:], clips.steps_of(other, spec)[2:])
     colour = likeness(clips.steps_of(one, COLOUR)[2:], clips.steps_of(other, COLOUR)[2:])
     assert motion > 0.85 > colour
 
@@ -309,20 +333,147 @@ def test_without_motion_the_focus_stays():
     assert first[1] == later[1] and first[0].tolist() == [64, 48]
 
 
-def test_someone_small_and_far_fills_the_picture():
+@MOVING
+def test_someone_small_and_far_fills_the_picture(spec):
     """The crop makes the same motion about the same size, wherever and however large it is in the frame."""
+    wall = 40 + texture(240, 320, 3, 20) // 6  # a bare wall would not tell who moves: the camera or the circle
+
     def figure(time_s, scale, x0, y0):
-        frame = np.full((240, 320, 3), 60, np.uint8)
+        frame = wall.copy()
         x = x0 + 30 * scale * np.sin(2 * np.pi * 0.7 * time_s)
         cv2.circle(frame, (round(x * 16), y0 * 16), round(25 * scale * 16), (220, 220, 220), -1, cv2.LINE_AA, 4)
         return frame
 
     shares = []
     for scale, x0, y0 in ((1.6, 160, 120), (0.8, 80, 80), (0.8, 240, 180)):
-        steps = clips.steps_of([(figure(k / 25, scale, x0, y0), k / 25) for k in range(75)], MOTION)
-        shares.append(float((steps[12:].max(axis=(0, -1)) > -0.5).mean()))
+        steps = clips.steps_of([(figure(k / 25, scale, x0, y0), k / 25) for k in range(75)], spec)
+        shares.append(float((steps[12:, ..., 2].max(axis=0) > -0.5).mean()))
     assert max(shares) / min(shares) < 2.5, "a quarter of the area in the frame"
     assert shares[1] == pytest.approx(shares[2], rel=0.2), "its place does not matter"
+
+
+# --------------------------------------------------------------------------------------------------- optical flow
+
+def texture(rows: int, columns: int, seed: int, spot: int = 4) -> np.ndarray:
+    """uint8 (rows, columns, 3): random gray spots, `spot` pixels large."""
+    grid = np.random.default_rng(seed).uniform(20, 235, (rows // spot + 1, columns // spot + 1)).astype(np.float32)
+    gray = cv2.resize(grid, (columns, rows), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+    return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+
+
+def drifting_square(right: float, down: float, seconds: float = 1.5) -> list[tuple[np.ndarray, float]]:
+    """A textured square of 36 pixels on a textured wall of 96 x 128, with these speeds in pixels a second."""
+    wall, square = texture(96, 128, 1), texture(36, 36, 2)
+    frames = []
+    for k in range(round(seconds * 25)):
+        away = k / 25 - seconds / 2
+        place = np.array([[1, 0, 46 + right * away], [0, 1, 30 + down * away]])
+        painted = cv2.warpAffine(square, place, (128, 96))
+        share = cv2.warpAffine(np.ones((36, 36, 1), np.float32), place, (128, 96))[..., None]
+        frames.append(((share * painted + (1 - share) * wall).round().astype(np.uint8), k / 25))
+    return frames
+
+
+@pytest.mark.parametrize("right, down", [(30, 0), (-30, 0), (0, 24), (0, -24), (18, 18)])
+def test_flow_says_how_fast_and_where_to(right, down):
+    """Speed v in sides of the square per second is shown as 1.2 * v / (|v| + 0.5); the side is 0.45 to 1.3 heights."""
+    step = clips.steps_of(drifting_square(right, down), FLOW)[-4]
+    moving = step[..., 2] > 0
+    assert 0.05 < moving.mean() < 0.6
+    for shown, speed in zip((step[..., 0], step[..., 1]), (right, down), strict=True):
+        value, heights = float(np.median(shown[moving])) * (np.sign(speed) or 1), abs(speed) / 96
+        slow, fast = (1.2 * v / (v + 0.5) for v in (heights / 1.3, heights / 0.45))
+        assert (slow - 0.05 < value < fast + 0.05) if speed else abs(value) < 0.06
+    still = (step[..., 2] < -0.9) & (np.abs(step[..., :2]).max(axis=-1) < 0.1)
+    assert still.mean() > 0.25, "the wall stands still"
+
+
+def test_the_mirrored_square_goes_the_other_way():
+    frames = drifting_square(25, 10)
+    flipped = [(cv2.flip(frame, 1), time_s) for frame, time_s in frames]
+    plain, other = clips.steps_of(frames, FLOW)[4:], mirrored(clips.steps_of(flipped, FLOW), FLOW)[4:]
+    for channel in range(3):
+        assert likeness(plain[..., channel], other[..., channel]) > 0.85
+
+
+def camera_flow(zoom: float, turn: float, right: float, down: float, other: float) -> tuple[np.ndarray, np.ndarray]:
+    """(optical flow float32 (96, 128, 2), newer frame) of a textured picture that a camera sees so.
+
+    other: in the lower right quarter of the picture something goes so many pixels further to the right.
+    """
+    def seen(along: float) -> np.ndarray:
+        matrix = np.array([[1 + zoom, -turn, along - zoom * 64 + turn * 48],
+                           [turn, 1 + zoom, down - zoom * 48 - turn * 64]])
+        return cv2.warpAffine(picture, matrix, (128, 96), borderMode=cv2.BORDER_REFLECT)
+
+    picture = cv2.cvtColor(texture(96, 128, 3, 6), cv2.COLOR_BGR2GRAY)
+    newer = seen(right)
+    if other:
+        newer[48:, 64:] = seen(right + other)[48:, 64:]
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(picture, newer, None)
+    return flow, clips.normalise_locally(newer)
+
+
+@pytest.mark.parametrize("other", [0.0, 3.0], ids=["all alike", "a quarter moves otherwise"])
+@pytest.mark.parametrize("zoom, turn, right, down, reason", [
+    (0.0, 0.0, 0.0, 0.0, "a camera at rest"),
+    (0.0, 0.0, 2.0, -1.0, "a camera that pans"),
+    (0.03, 0.0, 0.0, 0.0, "a camera that comes nearer"),
+    (0.0, 0.03, 0.0, 0.0, "a camera that rolls"),
+    (-0.02, 0.02, -1.0, 1.5, "everything at once"),
+])
+def test_the_cameras_movement_is_found(zoom, turn, right, down, reason, other):
+    found = clips.camera_movement(*camera_flow(zoom, turn, right, down, other))
+    np.testing.assert_allclose(found[:2], [zoom, turn], atol=0.012 if other else 0.006, err_msg=reason)
+    np.testing.assert_allclose(found[2:], [right, down], atol=0.6 if other else 0.2, err_msg=reason)
+
+
+@pytest.mark.parametrize("other", [0.0, 3.0], ids=["all alike", "a quarter moves otherwise"])
+def test_the_cameras_movement_from_exact_flow(other):
+    """Flow that is known, not measured: right + zoom * x - turn * y, down + zoom * y + turn * x from the centre."""
+    zoom, turn, right, down = 0.02, -0.01, 1.5, -0.7
+    x, y = np.meshgrid(np.arange(128) - 64.0, np.arange(96) - 48.0)
+    flow = np.dstack([right + zoom * x - turn * y, down + zoom * y + turn * x]).astype(np.float32)
+    flow[48:, 64:, 0] += other
+    gray = clips.normalise_locally(cv2.cvtColor(texture(96, 128, 3), cv2.COLOR_BGR2GRAY))
+    found = clips.camera_movement(flow, gray)
+    np.testing.assert_allclose(found[:2], [zoom, turn], atol=0.004 if other else 1e-4)
+    np.testing.assert_allclose(found[2:], [right, down], atol=0.15 if other else 1e-3)
+
+
+def test_a_panning_camera_sees_a_still_wall():
+    """25 pixels a second over a wall: nearly nothing, where a square at this speed is bright."""
+    wall = texture(140, 240, 5, 6)
+    frames = [(cv2.getRectSubPix(wall, (128, 96), (70 + k, 70)), k / 25) for k in range(50)]
+    panned, square = clips.steps_of(frames, FLOW)[3:], clips.steps_of(drifting_square(25, 0), FLOW)[3:]
+    assert (panned[..., 2] > 0).mean() < 0.2 * (square[..., 2] > 0).mean()
+    assert np.abs(panned[..., :2]).mean() < 0.04
+    assert np.median(square[..., 0][square[..., 2] > 0]) > 0.3
+
+
+def test_after_one_frame_nothing_has_moved():
+    (step,) = clips.steps_of([(scene(0), 0.0)], FLOW)
+    assert (step == np.float32([0, 0, -1])).all()
+
+
+def test_outside_the_frame_nothing_moves():
+    """Seen four times as wide, most of the picture lies outside of the frame."""
+    step = clips.steps_of(drifting_square(30, 0), FLOW, Augmentation(zoom=4.0))[-1]
+    assert (step[:2] == rest_of(FLOW)).all() and (step[:, :2] == rest_of(FLOW)).all()
+    assert step[..., 2].max() > 0
+
+
+@pytest.mark.parametrize("lamp", [0, 255], ids=["no lamp", "a lamp"])
+def test_contrast_is_local(lamp):
+    """A dark corner with texture keeps its contrast when a lamp is switched on at the other end of the room."""
+    gray = np.full((96, 160), 30, np.uint8)
+    gray[:, :60] = cv2.cvtColor(texture(96, 60, 7), cv2.COLOR_BGR2GRAY) // 5 + 10
+    gray[20:40, 130:150] = max(30, lamp)
+    normal = clips.normalise_locally(gray)
+    assert normal.dtype == np.float32 and normal.shape == gray.shape and abs(normal[:, :60].mean()) < 0.1
+    assert 0.4 < normal[:, :40].std() < 1.1
+    globally = (gray - gray.mean()) / (gray.std() + 4)
+    assert lamp == 0 or globally[:, :40].std() < 0.6 * normal[:, :40].std(), "the lamp decides over the whole frame"
 
 
 # --------------------------------------------------------------------------------------------------- augmentation
@@ -332,25 +483,30 @@ def test_one_draw_is_the_same_for_all_frames_of_a_clip():
     wall = [(scene(0.0), k / 25) for k in range(50)]
     for seed in range(5):
         augmentation = Augmentation.draw(np.random.default_rng(seed))
-        assert (clips.steps_of(wall, MOTION, augmentation) == -1).all()
+        for spec in (FLOW, MOTION):
+            assert (clips.steps_of(wall, spec, augmentation) == rest_of(spec)).all()
         colour = clips.steps_of(wall, COLOUR, augmentation)
         assert (colour == colour[0]).all() and not np.array_equal(colour[0], clips.steps_of(wall[:1], COLOUR)[0])
 
 
-def test_evaluation_and_live_do_not_augment(tmp_path):
+@ALL
+def test_evaluation_and_live_do_not_augment(tmp_path, spec):
     path = write_video(tmp_path / "v.avi", [frame for frame, _ in stream(25, 2)])
-    plain = clips.video_steps(path, MOTION)
-    np.testing.assert_array_equal(clips.video_steps(path, MOTION, Augmentation()), plain)
-    np.testing.assert_array_equal(clips.video_steps(path, MOTION), plain)
+    plain = clips.video_steps(path, spec)
+    np.testing.assert_allclose(clips.video_steps(path, spec, Augmentation()), plain, atol=1e-5)
+    np.testing.assert_allclose(clips.video_steps(path, spec), plain, atol=1e-5)
     frame = scene(0)
     assert Augmentation().apply(frame) is frame
 
 
-def test_mirrored_motion_is_the_mirror_of_the_motion():
+@MOVING
+def test_mirrored_motion_is_the_mirror_of_the_motion(spec):
+    """In "flow" the speed to the right changes its sign as well."""
     frames = stream(25, 2)
-    plain, mirrored = clips.steps_of(frames, MOTION), clips.steps_of(frames, MOTION, Augmentation(mirror=True))
-    assert likeness(plain[2:], mirrored[2:, :, ::-1]) > 0.93
-    assert likeness(plain[2:], mirrored[2:]) < 0.9
+    plain, flipped = clips.steps_of(frames, spec), clips.steps_of(frames, spec, Augmentation(mirror=True))
+    for channel in range(3):
+        assert likeness(plain[2:, ..., channel], mirrored(flipped, spec)[2:, ..., channel]) > 0.9
+    assert likeness(plain[2:, ..., 0], flipped[2:, ..., 0]) < 0.9
 
 
 @pytest.mark.parametrize("augmentation, row, column, expected, reason", [
@@ -417,7 +573,7 @@ def test_no_step_is_refused():
     ({"window_s": 0}, "window_s"),
     ({"window_s": -1}, "window_s"),
     ({"lag_s": 0}, "lag_s"),
-    ({"channels": "flow"}, "channels"),
+    ({"channels": "depth"}, "channels"),
 ])
 def test_a_spec_refuses_what_cannot_work(settings, named):
     with pytest.raises(ValueError, match=named):

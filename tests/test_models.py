@@ -155,37 +155,46 @@ def test_dropout_acts_in_training_only(head):
     assert np.abs(head(features, training=True).numpy() - answer(head, features)).max() > 1e-4
 
 
-def test_the_tail_of_the_trunk_is_the_backbone(backbone, clip):
-    trunk, tail = models.split_backbone(backbone)
-    assert trunk.output_shape[1:] == tail.input_shape[1:]
-    np.testing.assert_allclose(answer(tail, answer(trunk, clip[0])), answer(backbone, clip[0]), atol=1e-5)
-
-
 def test_what_fine_tuning_may_change(backbone):
-    trunk, tail = models.split_backbone(backbone)
-    assert trunk.trainable_weights == []
-    assert not any(layer.trainable for layer in tail.layers if isinstance(layer, keras.layers.BatchNormalization))
-    kernels = [layer.name for layer in tail.layers if layer.trainable_weights]
-    assert kernels[0] == models.TUNED_FROM and kernels[-1] == "Conv_1"
-    assert len(kernels) == 4 * 3 + 1, "three convolutions in each of the blocks 13 to 16, and the last one"
+    """All that carries weights from the named layer on, but batch normalisation; nothing in front of it."""
+    names = [layer.name for layer in backbone.layers]
+    for name in (models.TUNED_FROM, "block_15_expand"):
+        models.freeze_before(backbone, name)
+        allowed = {layer.name for layer in backbone.layers if layer.trainable_weights}
+        rest = backbone.layers[names.index(name):]
+        convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+        kernels = {layer.name for layer in rest if isinstance(layer, convolutions)}
+        assert allowed == kernels and name in kernels and "Conv_1" in kernels
+        norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        assert len(norms) > 40 and not any(layer.trainable for layer in norms)
+    assert len(kernels) == 2 * 3 + 1, "three convolutions in blocks 15 and 16, and the last one"
 
 
-def test_tuning_changes_the_tails_kernels_and_nothing_else(backbone, clip):
-    """The trunk's weights and the normalisation's statistics stay bit for bit; the backbone follows the tail."""
+def test_freezing_before_an_unknown_layer_is_refused(backbone):
+    with pytest.raises(ValueError, match="block_99"):
+        models.freeze_before(backbone, "block_99")
+
+
+def test_what_is_trained_is_the_whole_network(backbone, head, clip):
+    """All steps of all clips in one batch give the numbers of step after step."""
+    fast, whole = models.join_for_training(backbone, head), models.join_action_model(backbone, head)
+    assert fast.input_shape == whole.input_shape and fast.output_shape == whole.output_shape
+    np.testing.assert_allclose(answer(fast, clip), answer(whole, clip), atol=1e-4)
+
+
+def test_tuning_changes_the_later_kernels_and_nothing_else(backbone, clip):
+    """What is frozen and the normalisation's statistics stay bit for bit; the whole network follows."""
     keras.utils.set_random_seed(3)
     head = models.build_action_head(CLASSES, LENGTH, units=4)
-    trunk, tail = models.split_backbone(backbone)
-    features = np.stack([answer(trunk, video) for video in clip])
-    model, whole = models.join_tail(tail, head), models.join_action_model(backbone, head)
-    np.testing.assert_allclose(answer(model, features), answer(whole, clip), atol=1e-5)
-
+    models.freeze_before(backbone, "block_15_expand")
+    model, whole = models.join_for_training(backbone, head), models.join_action_model(backbone, head)
     before = {layer.name: layer.get_weights() for layer in backbone.layers}
     model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", run_eagerly=True)  # one batch: no tracing
-    model.fit(features, np.eye(CLASSES, dtype=np.float32)[[0, 1]], verbose=0)
+    model.fit(clip, np.eye(CLASSES, dtype=np.float32)[[0, 1]], verbose=0)
     changed = {layer.name for layer in backbone.layers
                if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))}
-    assert changed == {layer.name for layer in tail.layers if layer.trainable_weights}
-    np.testing.assert_allclose(answer(model, features), answer(whole, clip), atol=1e-5)
+    assert changed == {layer.name for layer in backbone.layers if layer.trainable_weights}
+    np.testing.assert_allclose(answer(model, clip), answer(whole, clip), atol=1e-5)
 
 
 def test_missing_weights_offline_say_what_to_do_and_do_not_hang(tmp_path):

@@ -251,6 +251,128 @@ def test_clips_are_runs_of_steps_from_one_copy():
     assert {s for v, s in starts if v == 3} == set(range(7)), "every window of the longest"
 
 
+@pytest.mark.parametrize("stride, length", [(2, 3), (3, 4), (1, 5)])
+def test_a_stride_takes_every_so_manyth_step(stride, length):
+    features = [[np.arange(n)[:, None].astype(np.int8)] for n in (2, length * stride, 20)]
+    batches = training.ClipBatches(features, np.eye(3, dtype=np.float32), np.ones(3, np.float32), length, 3, 0, stride)
+    starts, ends = set(), set()
+    for _ in range(80):
+        clips, targets, _ = batches[0]
+        assert clips.shape == (3, length, 1) and clips.dtype == np.float32
+        for places, video in zip(clips[..., 0], targets.argmax(axis=1), strict=True):
+            last = len(features[video][0]) - 1
+            wanted = places[0] + stride * np.arange(length)
+            assert places.tolist() == np.minimum(wanted, last).tolist(), "beyond the end the last step is repeated"
+            if video == 2:
+                starts.add(int(places[0]))
+                ends.add(int(places[-1]))
+        batches.on_epoch_end()
+    assert starts == set(range(20 - length * stride + stride)) and max(ends) == 19
+
+
+def test_batches_of_clips_can_be_augmented():
+    """Each batch once, all of it, with random numbers that repeat."""
+    features = [[np.full((4, 2), video, np.int8)] for video in range(5)]
+
+    def augment(clips, rng):
+        return clips + rng.uniform(0, 0.5, (len(clips), 1, 1))
+
+    one, two = (training.ClipBatches(features, np.eye(5, dtype=np.float32), np.ones(5, np.float32), 3, 2, 7, 1, augment)
+                for _ in range(2))
+    for index in range(3):
+        clips, targets, _ = one[index]
+        np.testing.assert_array_equal(clips, two[index][0])
+        assert (np.floor(clips[:, 0, 0]) == targets.argmax(axis=1)).all() and (clips % 1 > 0).all()
+        assert clips.dtype == np.float32
+
+
+def test_targets_of_clips_by_hand():
+    """Three clips of class 0, one of class 1, two of people who only stand there: 4 / (2 * 3) and 4 / (2 * 1)."""
+    rows, weights = training.clip_targets(np.array([0, training.NO_ACTION, 0, 1, 0, training.NO_ACTION]), 2, 10)
+    assert rows.tolist() == [[1, 0], [0.5, 0.5], [1, 0], [0, 1], [1, 0], [0.5, 0.5]]
+    np.testing.assert_allclose(weights, [2 / 3, 1, 2 / 3, 2, 2 / 3, 1], rtol=1e-6)
+    assert rows.dtype == weights.dtype == np.float32
+
+
+@pytest.mark.parametrize("confidences, false_alarms, expected, reason", [
+    ([0.91, 0.33, 0.50, 0.25], 0.25, 0.51, "one of four may show: above the second largest"),
+    ([0.91, 0.33, 0.50, 0.25], 0.05, 0.92, "none may: above the largest"),
+    ([0.91, 0.33, 0.50, 0.25], 0.5, 0.34, "two may"),
+    ([0.804, 0.333], 0.0, 0.81, "rounded up to hundredths"),
+    ([0.05, 0.1, 0.15], 0.05, 0.2, "never below 0.2"),
+    ([1.0] * 3 + [0.3] * 37, 0.05, 1.01, "three of forty are sure: nothing may ever be shown"),
+])
+def test_the_threshold_by_hand(confidences, false_alarms, expected, reason):
+    threshold = training.fit_threshold(np.array(confidences), false_alarms)
+    assert threshold == pytest.approx(expected), reason
+    assert (np.array(confidences) >= threshold).mean() <= false_alarms
+
+
+# --------------------------------------------------------------------------------------------------- steps in training
+
+def flow_clip(seed: int = 0) -> np.ndarray:
+    """int8 (1, 3, 32, 32, 3): smooth random speeds and changes."""
+    rough = np.random.default_rng(seed).uniform(-80, 80, (3, 6, 6, 3)).astype(np.float32)
+    return np.stack([cv2.resize(step, (32, 32)) for step in rough])[None].astype(np.int8)
+
+
+def test_steps_with_nothing_allowed_are_mirrored_at_most():
+    clip, seen = flow_clip(), set()
+    plain = clip / 127
+    for seed in range(12):
+        out = training.augment_steps(clip, np.random.default_rng(seed), 0, 0, 0, 0, 0)
+        same, flipped = (np.abs(out - other).max() < 1e-5 for other in (plain, plain[..., ::-1, :] * [-1, 1, 1]))
+        assert same != flipped and out.dtype == np.float32
+        seen.add(bool(same))
+    assert seen == {True, False}
+
+
+def test_steps_stay_in_range_and_repeat_and_are_changed_alike_within_a_clip():
+    clips = np.concatenate([np.repeat(flow_clip(seed)[:, :1], 3, axis=1) for seed in range(4)])
+    before = clips.copy()
+    out = training.augment_steps(clips, np.random.default_rng(1))
+    np.testing.assert_array_equal(clips, before)
+    np.testing.assert_array_equal(out, training.augment_steps(clips, np.random.default_rng(1)))
+    assert out.shape == clips.shape and out.min() >= -1 and out.max() <= 1
+    calm = training.augment_steps(clips, np.random.default_rng(1), noise=0)
+    for clip in calm:
+        np.testing.assert_allclose(clip, np.repeat(clip[:1], 3, axis=0), atol=1e-6)
+    bright = np.full((1, 1, 32, 32, 3), 127, np.int8)
+    assert max(training.augment_steps(bright, np.random.default_rng(s), gain=3).max() for s in range(5)) == 1
+
+
+class Fixed:
+    """Random numbers that are always the upper end of their range; no mirror."""
+
+    def uniform(self, low, high, size=None):
+        return high if size is None else np.full(size, high)
+
+    def random(self):
+        return 0.9
+
+    def normal(self, mean, deviation, size):
+        return np.full(size, mean)
+
+
+def test_vectors_turn_with_the_picture():
+    """By 90 degrees against the clock what went right goes up, and what was right of the centre is above it."""
+    clip = np.zeros((1, 1, 33, 33, 3), np.int8)
+    clip[..., 2] = -127
+    clip[0, 0, 14:19, 22:27] = (64, 0, 0)
+    out = training.augment_steps(clip, Fixed(), degrees=90, shift=0, zoom=0, gain=0, noise=0)[0, 0]
+    rows, columns = np.nonzero(out[..., 2] > -0.5)
+    assert abs(rows.mean() - 8) <= 1 and abs(columns.mean() - 16) <= 1
+    np.testing.assert_allclose(out[round(rows.mean()), round(columns.mean())], [0, -64 / 127, 0], atol=1e-3)
+
+
+def test_a_small_turn_by_hand():
+    """(0.5, 0) turned by 30 degrees against the clock: 0.5 * (cos 30, -sin 30), down being positive."""
+    clip = np.zeros((1, 1, 32, 32, 3), np.int8)
+    clip[..., 0] = 64
+    out = training.augment_steps(clip, Fixed(), degrees=30, shift=0, zoom=0, gain=0, noise=0)[0, 0, 16, 16]
+    np.testing.assert_allclose(out[:2], [64 / 127 * 0.8660, -64 / 127 * 0.5], atol=1e-3)
+
+
 @pytest.mark.parametrize("n, expected", [
     (1, [0, 0, 0, 0]), (3, [0, 1, 2, 2]), (4, [0, 1, 2, 3]), (9, [2, 3, 4, 5]), (10, [3, 4, 5, 6]),
 ])
@@ -591,7 +713,7 @@ def test_predictions_are_made_in_full_only(folders, monkeypatch):
 def entries(tmp_path, monkeypatch):
     """Number of arrays in a cache of the test's own."""
     memory = joblib.Memory(tmp_path / "cache", verbose=0)
-    for name in ("_cached_crops", "_cached_trunk"):
+    for name in ("_cached_crops", "_cached_features", "_cached_steps"):
         function = getattr(training, name)
         monkeypatch.setattr(training, name, memory.cache(ignore=function.ignore)(function.func))
     return lambda: len(list((tmp_path / "cache").rglob("output.pkl")))
@@ -622,34 +744,92 @@ def test_no_face_images_are_an_error():
         training.face_arrays([], samples.EXPRESSIONS, FaceSpec())
 
 
-def test_trunk_features_are_computed_anew_exactly_when_something_changed(tmp_path, entries):
+def test_clip_features_are_computed_anew_exactly_when_something_changed(tmp_path, entries):
     folder = samples.write_action_samples(tmp_path / "clips", range(1), samples.ACTIONS[:2], size=(48, 64))
     videos, spec = list_samples(folder), ClipSpec(length=4, size=32)
     (tmp_path / "zero.mp4").write_bytes(b"")
     bad = Sample(tmp_path / "zero.mp4", videos[0].label, "z")
     picture = keras.Input((32, 32, 3))
-    trunk = keras.Model(picture, keras.layers.Conv2D(2, 3, strides=8)(picture))
+    maps = keras.layers.Conv2D(2, 3, strides=8)(picture)
+    encoder = keras.Model(picture, keras.layers.GlobalAveragePooling2D()(maps))
     skipped: list[Skipped] = []
-    features, used = training.trunk_features([*videos, bad], spec, trunk, 2, 0, skipped)
+    features, used = training.clip_features([*videos, bad], spec, encoder, 2, 0, skipped)
     assert used == videos and [item.path for item in skipped] == [bad.path]
     assert [len(copies) for copies in features] == [2, 2] and entries() == 4
-    expected = trunk(video_steps(videos[0].path, spec)).numpy()
+    expected = encoder(video_steps(videos[0].path, spec)).numpy()
     np.testing.assert_allclose(features[0][0], expected, atol=2e-3, err_msg="the first copy is the video itself")
-    assert features[0][0].dtype == np.float16
-    training.trunk_features(videos, spec, trunk, 2, 0)
+    assert features[0][0].dtype == np.float16 and features[0][0].shape == (len(expected), 2)
+    training.clip_features(videos, spec, encoder, 2, 0)
     assert entries() == 4, "the same question is answered from disk"
-    training.trunk_features(videos, spec, trunk, 3, 0)
+    training.clip_features(videos, spec, encoder, 3, 0)
     assert entries() == 6, "one more copy each"
-    training.trunk_features(videos, ClipSpec(length=4, size=32, lag_s=0.2), trunk, 1, 0)
+    training.clip_features(videos, ClipSpec(length=4, size=32, lag_s=0.2), encoder, 1, 0)
     assert entries() == 8, "another specification"
-    trunk.set_weights([weight + 0.1 for weight in trunk.get_weights()])
-    training.trunk_features(videos, spec, trunk, 1, 0)
-    assert entries() == 10, "other weights"
+    training.clip_features(videos, ClipSpec(length=4, size=32, channels="motion"), encoder, 1, 0)
+    assert entries() == 10, "other channels"
+    encoder.set_weights([weight + 0.1 for weight in encoder.get_weights()])
+    training.clip_features(videos, spec, encoder, 1, 0)
+    assert entries() == 12, "other weights"
     videos[0].path.write_bytes(videos[1].path.read_bytes())
-    training.trunk_features(videos, spec, trunk, 1, 0)
-    assert entries() == 10, "the first is now the second, whose features are known"
+    training.clip_features(videos, spec, encoder, 1, 0)
+    assert entries() == 12, "the first is now the second, whose features are known"
     with pytest.raises(DataError, match=r"zero\.mp4"):
-        training.trunk_features([bad], spec, trunk, 1, 0)
+        training.clip_features([bad], spec, encoder, 1, 0)
+
+
+def test_clip_steps_are_rounded_and_computed_anew_exactly_when_something_changed(tmp_path, entries):
+    folder = samples.write_action_samples(tmp_path / "clips", range(1), samples.ACTIONS[:2], seconds=0.8, size=(48, 64))
+    videos, spec = list_samples(folder), ClipSpec(length=4, size=32)
+    steps = training.clip_steps(videos, spec)
+    assert [clip.dtype for clip in steps] == [np.int8] * 2 and entries() == 2
+    np.testing.assert_allclose(steps[0] / 127, video_steps(videos[0].path, spec), atol=0.51 / 127)
+    training.clip_steps(videos[::-1], spec)
+    assert entries() == 2, "the same question is answered from disk"
+    training.clip_steps(videos[:1], ClipSpec(length=4, size=48))
+    assert entries() == 3, "another specification"
+    videos[1].path.write_bytes(videos[0].path.read_bytes())
+    np.testing.assert_array_equal(training.clip_steps(videos, spec)[1], steps[0])
+    assert entries() == 3, "the second is now the first"
+
+
+# --------------------------------------------------------------------------------------------------- encoder
+
+def test_adapting_changes_only_what_normalisation_has_measured():
+    """On pictures of one gray level a normalisation right behind the input finds just that: mean and no deviation."""
+    picture = keras.Input((32, 32, 3))
+    normal = keras.layers.BatchNormalization(name="first", momentum=0.99)(picture)
+    maps = keras.layers.Conv2D(4, 3, strides=4, name="maps")(normal)
+    encoder = keras.Model(picture, keras.layers.BatchNormalization(name="second")(maps))
+    before = {weight.path: weight.numpy() for weight in encoder.weights}
+    training.adapt_normalisation(encoder, np.full((9, 32, 32, 3), 64, np.int8), batches=60, batch=4)
+    changed = {weight.path for weight in encoder.weights if not np.array_equal(before[weight.path], weight.numpy())}
+    assert changed <= {path for path in before if "moving" in path}
+    assert {"first/moving_mean", "first/moving_variance", "second/moving_variance"} <= changed
+    first = encoder.get_layer("first")
+    np.testing.assert_allclose(first.moving_mean.numpy(), 64 / 127, atol=1e-3)
+    np.testing.assert_allclose(first.moving_variance.numpy(), 0, atol=1e-3)
+    assert first.momentum == 0.99
+
+
+def test_an_encoder_for_another_picture_is_refused(folders, monkeypatch):
+    set_profile(monkeypatch, "cached")
+    picture = keras.Input((48, 48, 3))
+    path = training.ARTIFACTS / "action" / "encoder_48" / "encoder.keras"
+    path.parent.mkdir(parents=True)
+    keras.Model(picture, keras.layers.GlobalAveragePooling2D()(picture)).save(path)
+    config = {"clip": ClipSpec(size=48).as_dict(), "encoder": "encoder_48"}
+    assert training.load_encoder(config).input_shape == (None, 48, 48, 3)
+    with pytest.raises(DataError, match="takes 48 pixels, the clips have 64"):
+        training.load_encoder({**config, "clip": ClipSpec(size=64).as_dict()})
+    with pytest.raises(DataError, match="elsewhere"):
+        training.load_encoder({**config, "encoder": "elsewhere"})
+
+
+def test_people_who_stand_there_show_no_action():
+    real = [Sample(Path(f"{label}.mp4"), label, "a") for label in ("walk", "bend")]
+    drawn = [Sample(Path(f"{label}.mp4"), label, "b") for label in ("bend", samples.IDLE)]
+    data = training.ActionData(("bend", "walk"), ClipSpec(), real, drawn, [], None)
+    assert data.targets.tolist() == [1, 0, 0, training.NO_ACTION]
 
 
 # --------------------------------------------------------------------------------------------------- learning
@@ -676,7 +856,7 @@ def test_an_action_head_learns_drawn_actions(tmp_path):
     """Motion pictures of 6x6 pixels as features, six drawn people."""
     actions = ("bend", "jumping_jack", "wave_one_hand")
     folder = samples.write_action_samples(tmp_path, range(6), actions, size=(72, 96))
-    spec = ClipSpec(length=12, size=32)
+    spec = ClipSpec(length=12, size=32, channels="motion")
     videos = list_samples(folder)
     features = [[np.stack([cv2.resize(step, (6, 6), interpolation=cv2.INTER_AREA).ravel()
                            for step in video_steps(video.path, spec)])] for video in videos]
