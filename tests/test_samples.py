@@ -80,6 +80,42 @@ def test_the_look_tells_nothing_about_the_action(seed):
     assert same.mean() > 0.3
 
 
+def test_the_empty_room_is_the_room_without_its_person():
+    """Outside the figure nothing differs but the camera's noise; where the figure stands, much does."""
+    empty, idle = (cv2.GaussianBlur(samples.draw_action(action, 11, 0.04)[0], (0, 0), 2).astype(float)
+                   for action in (samples.NOBODY, samples.IDLE))
+    changed = np.abs(empty - idle).max(axis=-1) > 12
+    assert 0.01 < changed.mean() < 0.6
+
+
+@pytest.mark.parametrize("action", samples.COUPLE_ACTIONS)
+def test_two_people_move_and_return(action):
+    """Something happens in the middle of the clip, and the pictures have the asked shape."""
+    frames = samples.draw_couple(action, 8, seconds=4.0, size=(96, 128))
+    assert len(frames) == 100 and frames[0].shape == (96, 128, 3) and frames[0].dtype == np.uint8
+    smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(float) for frame in frames[::10]]
+    away = [np.abs(frame - smooth[0]).mean() for frame in smooth]
+    assert max(away[2:8]) > 2 * away[1]
+
+
+def test_pointing_needs_one_person_and_a_hug_two():
+    """Two people cover more of the room; in a hug they come together and cover less of its width."""
+    def width(action: str, k: int) -> int:
+        room = cv2.GaussianBlur(samples.draw_couple("point", 3)[0], (0, 0), 2).astype(float)
+        frame = cv2.GaussianBlur(samples.draw_couple(action, 3)[k], (0, 0), 2).astype(float)
+        columns = np.flatnonzero((np.abs(frame - room).max(axis=-1) > 25).sum(axis=0) > 10)
+        return int(np.ptp(columns)) if len(columns) else 0
+
+    apart, together = width("hug", 0), min(width("hug", k) for k in range(25, 75, 5))
+    assert apart > 40 and together < 0.8 * apart
+
+
+def test_the_look_of_a_couple_tells_nothing_about_what_they_do():
+    frames = np.array([cv2.GaussianBlur(samples.draw_couple(action, 5, 0.04)[0], (0, 0), 2)
+                       for action in samples.COUPLE_ACTIONS if action != "point"], float)
+    assert np.ptp(frames, axis=0).max(axis=-1).mean() < 6
+
+
 def test_light_reaches_from_very_dark_to_bright():
     levels = [samples.draw_action("idle", seed, 0.04, (60, 80))[0].mean() for seed in range(60)]
     assert min(levels) < 25 and max(levels) > 120
@@ -89,6 +125,7 @@ def test_light_reaches_from_very_dark_to_bright():
     ("draw", "known"),
     [
         (samples.draw_action, samples.ACTIONS),  # the message lists what can be drawn
+        (samples.draw_couple, samples.COUPLE_ACTIONS),
         (samples.draw_expression, samples.EXPRESSIONS),
     ],
 )
