@@ -833,5 +833,5 @@ def fit_threshold(no_action: np.ndarray, false_alarms: float = 0.05) -> float:
     no_action: confidences (N,) on clips without an action, of a validation part. Rounded up to hundredths, at least 0.2.
     """
     allowed = int(false_alarms * len(no_action))
-    return float(max(0.2, np.floor(100 * np.sort(no_action)[::-1][allowed] + 1) / 100))
+    return round(float(max(0.2, np.floor(100 * np.sort(no_action)[::-1][allowed] + 1) / 100)), 2)
 
