@@ -263,7 +263,7 @@ def test_weights_without_an_architecture_say_so(tmp_path, suffix):
     ("action", {"clip": {**CLIP.as_dict(), "length": 8}}, "8 steps of 32 pixels but the model takes 4 of 32"),
     ("action", {"clip": {**CLIP.as_dict(), "size": 64}}, "4 steps of 64 pixels but the model takes 4 of 32"),
     ("action", {"clip": {**CLIP.as_dict(), "fps": 25}}, "an unknown setting"),
-    ("action", {"clip": {**CLIP.as_dict(), "channels": "flow"}}, "a kind of picture that does not exist"),
+    ("action", {"clip": {**CLIP.as_dict(), "channels": "depth"}}, "a kind of picture that does not exist"),
     ("action", {}, "no clip settings"),
     ("action", [], "a list"),
 ])
