@@ -274,7 +274,7 @@ def test_exception_inside_a_model(kind, error, clip, camera, tmp_path):
 def test_exception_inside_a_network(camera, clip):
     """The committed action network, given pictures of a size that it does not take; its lock is free afterwards."""
     pipeline = live.Pipeline.load()
-    pipeline.action = replace(pipeline.action, spec=replace(pipeline.action.spec, size=96))
+    pipeline.action = replace(pipeline.action, spec=replace(pipeline.action.spec, size=128))
     with session_for(pipeline, camera) as session:
         session.start(camera.address + "/endless")
         wait_for(lambda: not session.running, 30)
