@@ -197,9 +197,12 @@ class Stepper:
         now, (then_s, then) = self._recent[-1][1], self._at(time_s - FLOW_LAG_S)
         speed = np.zeros((*now.shape, 2), np.float32)
         if then_s < time_s:
-            speed = self._movement(then, now)[0] / ((time_s - then_s) * now.shape[0])  # heights per second
+            flow, camera = self._movement(then, now)
+            speed = (flow - camera_flow(camera, now.shape)) / ((time_s - then_s) * now.shape[0])  # heights per second
         before = self._at(time_s - self.spec.lag_s)[1]
-        change = cv2.absdiff(now, self._movement(before, now)[1])
+        if before is not now:
+            before = follow_camera(before, self._movement(before, now)[1])
+        change = cv2.absdiff(now, before)
         centre, side = self._focus.update(change, time_s)
         speed *= now.shape[0] / side  # sides of the square per second: near and far people look alike
         speed /= np.abs(speed) + FLOW_HALF
@@ -207,17 +210,9 @@ class Stepper:
         return np.clip(cut - np.float32([0, 0, 1]), -1, 1)  # outside the frame nothing moves and nothing changes
 
     def _movement(self, then: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(flow (H, W, 2) in pixels without the camera's own, `then` as the camera would see it now)."""
-        if then is now:
-            return np.zeros((*now.shape, 2), np.float32), now
+        """(flow (H, W, 2) in pixels, what `camera_movement` makes of it) from one kept frame to another."""
         flow = self._flow.calc(*(np.clip(40 * gray + 128, 0, 255).astype(np.uint8) for gray in (then, now)), None)
-        zoom, turn, right, down = camera_movement(flow, now)
-        height, width = now.shape
-        x, y = np.arange(width, dtype=np.float32) - width / 2, np.arange(height, dtype=np.float32)[:, None] - height / 2
-        camera = np.dstack([right + zoom * x - turn * y, down + zoom * y + turn * x])
-        moved = np.array([[1 + zoom, -turn, right - zoom * width / 2 + turn * height / 2],
-                          [turn, 1 + zoom, down - zoom * height / 2 - turn * width / 2]])
-        return flow - camera, cv2.warpAffine(then, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        return flow, camera_movement(flow, now)
 
     def _cut(self, picture: np.ndarray, centre: np.ndarray, sides: np.ndarray) -> np.ndarray:
         """Region with this centre and these (width, height), changed by the augmentation, as (size, size)."""
@@ -257,6 +252,23 @@ def normalise_locally(gray: np.ndarray) -> np.ndarray:
     mean = cv2.blur(gray, side)
     deviation = np.sqrt(np.maximum(cv2.blur(gray * gray, side) - mean * mean, 0))
     return (gray - mean) / (deviation + 0.25 * gray.std() + 2.0)
+
+
+def camera_flow(camera: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W, 2): the optical flow in pixels that a still scene of `shape` shows when the camera moves so."""
+    zoom, turn, right, down = camera
+    height, width = shape
+    x, y = np.arange(width, dtype=np.float32) - width / 2, np.arange(height, dtype=np.float32)[:, None] - height / 2
+    return np.dstack([right + zoom * x - turn * y, down + zoom * y + turn * x])
+
+
+def follow_camera(picture: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """An older picture float32 (H, W) as the camera would see it after moving so; edges are repeated."""
+    zoom, turn, right, down = camera
+    height, width = picture.shape
+    moved = np.array([[1 + zoom, -turn, right - zoom * width / 2 + turn * height / 2],
+                      [turn, 1 + zoom, down - zoom * height / 2 - turn * width / 2]])
+    return cv2.warpAffine(picture, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
 def camera_movement(flow: np.ndarray, gray: np.ndarray) -> np.ndarray:
