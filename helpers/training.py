@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 from helpers import artifacts, models, samples
 from helpers.artifacts import ARTIFACTS, KerasFunction
-from helpers.clips import Augmentation, ClipSpec, video_steps, windows
+from helpers.clips import Augmentation, ClipSpec, steps_of, video_steps, windows
 from helpers.datasets import (
     FER_PLUS,
     REPOSITORY,
@@ -116,12 +116,21 @@ def measure_or_load(name: str, config: dict, compute: Callable[[], dict]) -> dic
     if profile() == "full":
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"config": config, "result": compute()}, indent=1) + "\n")
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: not measured yet; run the notebook with HAR_PROFILE=full") from None
+    record = _read_measurement(path)
     _check_config(path, record["config"], config)
     return record["result"]
+
+
+def measured(name: str) -> dict:
+    """What another notebook measured and kept as artifacts/<name>.json. Raises DataError when it did not."""
+    return _read_measurement(ARTIFACTS / f"{name}.json")["result"]
+
+
+def _read_measurement(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path}: not measured yet; run the notebook with HAR_PROFILE=full") from None
 
 
 def predict_or_load(name: str, predict: Callable[[], Predictions]) -> Predictions:
@@ -403,7 +412,8 @@ class FaceBatches(keras.utils.PyDataset):
 def compile_emotion(model: keras.Model, optimizer: keras.optimizers.Optimizer, smoothing: float, gamma: float) -> None:
     """Cross-entropy with label smoothing (Szegedy et al., 2016) and a mild focal factor (Lin et al., 2017)."""
     loss = keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=gamma, label_smoothing=smoothing)
-    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")])
+    model.compile(optimizer, loss, metrics=[keras.metrics.CategoricalAccuracy(name="accuracy"),
+                                            keras.metrics.F1Score(average="macro", name="macro_f1")])
 
 
 def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> dict[str, list[float]]:
@@ -822,9 +832,15 @@ def cross_validate_action(data: ActionData, config: dict, work: Path) -> tuple[n
 
 
 def no_action_confidence(head: keras.Model, encoder: keras.Model, spec: ClipSpec, people: range) -> np.ndarray:
-    """float32 (clips,): how sure a head is of some action while drawn people only stand there."""
-    features, _ = clip_features(drawn_clips(people, (samples.IDLE,)), spec, encoder, 1, 0)
-    return video_probabilities(KerasFunction(head), [copies[0] for copies in features], spec).max(axis=1)
+    """float32 (clips,): how sure a head is of some action while drawn people (their seeds) only stand there.
+
+    The frames come with all the camera's noise, as in the live system; compressed films of them have lost most of it.
+    """
+    encode, features = KerasFunction(encoder), []
+    for person in people:
+        frames = samples.draw_action(samples.IDLE, person, size=(120, 160))
+        features.append(encode(steps_of([(frame, index / 25) for index, frame in enumerate(frames)], spec)))
+    return video_probabilities(KerasFunction(head), features, spec).max(axis=1)
 
 
 def fit_threshold(no_action: np.ndarray, false_alarms: float = 0.05) -> float:
