@@ -18,7 +18,7 @@ import pandas
 import pytest
 
 from helpers import models, samples, training
-from helpers.clips import Augmentation, ClipSpec, video_steps, windows
+from helpers.clips import Augmentation, ClipSpec, Stepper, video_steps, windows
 from helpers.datasets import DataError, Sample, Skipped, list_samples, list_split
 from helpers.evaluate import Predictions
 from helpers.faces import FacePreprocessor, FaceSpec
@@ -686,6 +686,9 @@ def test_a_measurement_is_computed_in_full_and_loaded_in_cached(folders, monkeyp
     assert not (folders / "artifacts").exists()
     set_profile(monkeypatch, "full")
     full = training.measure_or_load("data/sizes", {"n": 3}, compute)
+    assert training.measured("data/sizes") == full
+    with pytest.raises(DataError, match=r"others\.json: not measured yet"):
+        training.measured("data/others")
     set_profile(monkeypatch, "cached")
     assert training.measure_or_load("data/sizes", {"n": 3}, compute) == full and len(calls) == 2
     with pytest.raises(DataError, match="n: recorded 3, asked 4"):
@@ -830,6 +833,21 @@ def test_people_who_stand_there_show_no_action():
     drawn = [Sample(Path(f"{label}.mp4"), label, "b") for label in ("bend", samples.IDLE)]
     data = training.ActionData(("bend", "walk"), ClipSpec(), real, drawn, [], None)
     assert data.targets.tolist() == [1, 0, 0, training.NO_ACTION]
+
+
+def test_confidence_without_an_action_is_that_of_the_frames_as_the_camera_gives_them():
+    """The same drawn frames, one by one through the stepper of the live system, give the same confidence."""
+    keras.utils.set_random_seed(0)
+    spec = ClipSpec(length=4, size=32)
+    encoder, head = models.build_backbone(32, None), models.build_action_head(3, 4, units=8)
+    found = training.no_action_confidence(head, encoder, spec, range(7, 9))
+    stepper, steps = Stepper(spec), []
+    for index, frame in enumerate(samples.draw_action(samples.IDLE, 8, size=(120, 160))):
+        step = stepper.push(frame, index / 25)
+        steps += [] if step is None else [step]
+    features = np.asarray(encoder(np.array(steps, np.float32)))
+    expected = np.asarray(head(windows(features, spec))).mean(axis=0).max()
+    assert found.shape == (2,) and found[1] == pytest.approx(expected, abs=1e-4) and (found > 1 / 3 - 1e-6).all()
 
 
 # --------------------------------------------------------------------------------------------------- learning
