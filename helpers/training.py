@@ -465,6 +465,12 @@ def fer_data(config: dict) -> dict:
     return data
 
 
+def emotion_network(config: dict) -> keras.Model:
+    """An untrained Mini-Xception. config: labels, face, stem, widths, dropout, l2, middle."""
+    return models.build_mini_xception(len(config["labels"]), config["face"]["size"], config["stem"], tuple(config["widths"]),
+                                      config["dropout"], config["l2"], config["middle"])
+
+
 def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     """Train a Mini-Xception on FER-2013 as `config` says and write model and predictions into `work`; the history.
 
@@ -473,8 +479,7 @@ def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     """
     labels, spec, data = tuple(config["labels"]), FaceSpec(**config["face"]), fer_data(config)
     keras.utils.set_random_seed(config["seed"])
-    model = models.build_mini_xception(len(labels), spec.size, config["stem"], tuple(config["widths"]),
-                                       config["dropout"], config["l2"], config["middle"])
+    model = emotion_network(config)
     small = dict(config, side=config["small_side"], learning_rate=config["small_rate"],
                  epochs=min(config["small_epochs"], config["epochs"]))
     history: dict[str, list[float]] = {}
@@ -836,11 +841,18 @@ def no_action_confidence(head: keras.Model, encoder: keras.Model, spec: ClipSpec
 
     The frames come with all the camera's noise, as in the live system; compressed films of them have lost most of it.
     """
-    encode, features = KerasFunction(encoder), []
-    for person in people:
-        frames = samples.draw_action(samples.IDLE, person, size=(120, 160))
-        features.append(encode(steps_of([(frame, index / 25) for index, frame in enumerate(frames)], spec)))
-    return video_probabilities(KerasFunction(head), features, spec).max(axis=1)
+    films = (drawn_film(samples.IDLE, person) for person in people)
+    return film_confidences(KerasFunction(encoder), KerasFunction(head), spec, films)
+
+
+def drawn_film(action: str, person: int) -> list[tuple[np.ndarray, float]]:
+    """(BGR uint8 frame (120, 160, 3), time in seconds) of a drawn action at 25 frames a second, not compressed."""
+    return [(frame, index / 25) for index, frame in enumerate(samples.draw_action(action, person, size=(120, 160)))]
+
+
+def film_confidences(encode, classify, spec: ClipSpec, films) -> np.ndarray:
+    """float32 (films,): how sure a network, in its two halves, is of its best answer for each stream of (frame, time)."""
+    return video_probabilities(classify, [encode(steps_of(film, spec)) for film in films], spec).max(axis=1)
 
 
 def fit_threshold(no_action: np.ndarray, false_alarms: float = 0.05) -> float:
