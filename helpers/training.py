@@ -420,8 +420,8 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     """Train `model` on face crops as `config` says; returns the history.
 
     config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed;
-        optionally weight_decay, augment (bool), and side, to train on reduced pictures (progressive resizing: cheap
-        epochs first).
+        optionally weight_decay, augment (bool), precision (`models.trainable_twin`), and side, to train on reduced
+        pictures (progressive resizing: cheap epochs first).
     data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
         soft_targets float32 (N, classes) to train on instead of the labels.
     work: folder of the checkpoints.
@@ -435,7 +435,7 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
                           config.get("augment", True), side)
     optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"],
                                config.get("weight_decay", 1e-4))
-    twin = models.trainable_twin(model, side)
+    twin = models.trainable_twin(model, side, config.get("precision", "float32"))
     compile_emotion(twin, optimizer, config["label_smoothing"], config["focal_gamma"])
     validation = (resize_faces(data["preprocessor"].normalise(data["val"]), side), one_hot[data["val_targets"]])
     history = fit(twin, batches, validation, config["epochs"], work, config["seed"])
