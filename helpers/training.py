@@ -379,15 +379,18 @@ def resize_faces(images: np.ndarray, side: int | None) -> np.ndarray:
 class FaceBatches(keras.utils.PyDataset):
     """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> side -> mixup.
 
-    side: the pictures are reduced to this many pixels at the very end; None leaves them as they are.
+    side: the pictures are reduced to this many pixels in front of mixup; None leaves them as they are.
+    teacher: a network that is asked about the augmented faces, at their own size; its answers make `teacher_share` of
+        the targets (distillation: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531; the same view for teacher and
+        student: Beyer et al., 2022, arXiv:2106.05237).
     Gives (images float32 (B, side, side, 1), targets float32 (B, classes), weights float32 (B,)).
     """
 
     def __init__(self, crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, batch: int, seed: int,
                  mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True,
-                 side: int | None = None):
+                 side: int | None = None, teacher: keras.Model | None = None, teacher_share: float = 0.0):
         super().__init__()
-        self.side = side
+        self.side, self.teacher, self.teacher_share = side, teacher, teacher_share
         self.crops, self.targets, self.preprocessor, self.batch = crops, targets, preprocessor, batch
         self.seed, self.mixup_alpha, self.augment, self.epoch = seed, mixup_alpha, augment, 0
         self.weights = np.ones(targets.shape[1], np.float32) if weights is None else weights
@@ -400,8 +403,10 @@ class FaceBatches(keras.utils.PyDataset):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch:(index + 1) * self.batch]
         crops = augment_faces(self.crops[chosen], rng) if self.augment else self.crops[chosen]
-        images = resize_faces(self.preprocessor.normalise(crops), self.side)
-        images, targets = mixup(images, self.targets[chosen], self.mixup_alpha, rng)
+        images, targets = self.preprocessor.normalise(crops), self.targets[chosen]
+        if self.teacher is not None:
+            targets = (1 - self.teacher_share) * targets + self.teacher_share * self.teacher.predict_on_batch(images)
+        images, targets = mixup(resize_faces(images, self.side), targets, self.mixup_alpha, rng)
         return images, targets, targets @ self.weights
 
     def on_epoch_end(self):
@@ -423,7 +428,8 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
         optionally weight_decay, augment (bool), precision (`models.trainable_twin`), and side, to train on reduced
         pictures (progressive resizing: cheap epochs first).
     data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
-        soft_targets float32 (N, classes) to train on instead of the labels.
+        soft_targets float32 (N, classes) to train on instead of the labels, and teacher, a face model that is worth
+        config["teacher_share"] of the targets.
     work: folder of the checkpoints.
     """
     classes, side = model.output_shape[-1], config.get("side") or model.input_shape[1]
@@ -432,7 +438,7 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     batches = FaceBatches(data["train"], targets, data["preprocessor"], config["batch"], config["seed"],
                           config["mixup_alpha"],
                           capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]),
-                          config.get("augment", True), side)
+                          config.get("augment", True), side, data.get("teacher"), config.get("teacher_share", 0.0))
     optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"],
                                config.get("weight_decay", 1e-4))
     twin = models.trainable_twin(model, side, config.get("precision", "float32"))
@@ -475,9 +481,12 @@ def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     """Train a Mini-Xception on FER-2013 as `config` says and write model and predictions into `work`; the history.
 
     Two stages: `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones. The temperature
-    is fitted on validation; predictions.npz, of the test part, is calibrated with it.
+    is fitted on validation; predictions.npz, of the test part, is calibrated with it. config["teacher"], if any, is the
+    run below artifacts/ whose model teaches.
     """
     labels, spec, data = tuple(config["labels"]), FaceSpec(**config["face"]), fer_data(config)
+    if config.get("teacher"):
+        data["teacher"] = artifacts.load_keras(ARTIFACTS / config["teacher"] / "emotion_model.keras")
     keras.utils.set_random_seed(config["seed"])
     model = emotion_network(config)
     small = dict(config, side=config["small_side"], learning_rate=config["small_rate"],

@@ -17,7 +17,7 @@ import numpy as np
 import pandas
 import pytest
 
-from helpers import models, samples, training
+from helpers import artifacts, models, samples, training
 from helpers.clips import Augmentation, ClipSpec, Stepper, video_steps, windows
 from helpers.datasets import DataError, Sample, Skipped, list_samples, list_split
 from helpers.evaluate import Predictions
@@ -216,6 +216,15 @@ def test_reduced_batches_show_the_same_faces_smaller():
     np.testing.assert_array_equal(whole[1], small[1])
     means = whole[0].reshape(10, 24, 2, 24, 2).mean(axis=(2, 4))  # each small pixel is the mean of four
     np.testing.assert_allclose(small[0][..., 0], means, atol=1e-5)
+
+
+def test_a_teacher_answers_for_the_augmented_faces_at_their_own_side():
+    teacher = models.build_mini_xception(3, 48, 4, (8,))
+    taught, alone = (face_batches(side=24, teacher=network, teacher_share=0.75)[1] for network in (teacher, None))
+    np.testing.assert_array_equal(taught[0], alone[0])
+    seen = face_batches()[1][0]  # the same faces, augmented in the same way, at 48 pixels
+    expected = 0.25 * alone[1] + 0.75 * artifacts.KerasFunction(teacher)(seen)
+    np.testing.assert_allclose(taught[1], expected, atol=1e-5)
 
 
 def test_batches_carry_each_samples_weight():
