@@ -815,7 +815,7 @@ class ActionData:
 def action_data(config: dict) -> ActionData:
     """The videos of data set config["dataset"], and drawn people: its actions, if they can be drawn, and standing still.
 
-    config: dataset, clip, encoder, copies, drawn_people, seed. In the smoke profile four drawn actions stand in for
+    config: dataset, clip, encoder, copies, drawn_people, seed; optionally drawn_actions, to draw these alone. In the smoke profile four drawn actions stand in for
     everything. A video that cannot be read is named and left out.
     """
     smoke, cache = profile() == "smoke", REPOSITORY / ".cache"
@@ -829,6 +829,7 @@ def action_data(config: dict) -> ActionData:
     if config["drawn_people"]:
         drawable = labels <= {*samples.ACTIONS, *samples.COUPLE_ACTIONS}
         actions = (*sorted(labels), samples.IDLE) if drawable else (samples.IDLE,)
+        actions = tuple(config.get("drawn_actions", actions))
         drawn = drawn_clips(range(1000, 1002) if smoke else range(config["drawn_people"]), actions)
     data = load_action_data(real, drawn, ClipSpec(**config["clip"]), 1 if smoke else config["copies"], config["seed"],
                             load_encoder(config), skipped)
@@ -849,7 +850,8 @@ def load_action_data(real: list[Sample], drawn: list[Sample], spec: ClipSpec, co
 def train_action(data: ActionData, real: list[int], config: dict, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
     """Train an LSTM head on the real videos with these indices and on all drawn ones; (head, history)."""
     keras.utils.set_random_seed(config["seed"])
-    head = models.build_action_head(len(data.labels), data.spec.length, units=config["units"], dropout=config["dropout"])
+    head = models.build_action_head(len(data.labels), data.spec.length, units=config["units"], dropout=config["dropout"],
+                                    pooled=config.get("pooled", False))
     chosen = [*real, *range(len(data.samples), len(data.targets))]
     history = train_clips(head, config, [data.features[i] for i in chosen], data.targets[chosen], work)
     return head, history

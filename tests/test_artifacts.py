@@ -65,7 +65,7 @@ def emotion(tmp_path_factory) -> Path:
 def action(tmp_path_factory) -> Path:
     keras.utils.set_random_seed(1)
     folder = tmp_path_factory.mktemp("action")
-    model = models.join_action_model(tiny_backbone(), models.build_action_head(3, 4, features=8, units=4))
+    model = models.join_action_model(tiny_backbone(), models.build_action_head(3, 4, features=8, units=4, pooled=True))
     artifacts.save_action(folder, shake(model), ACTIONS, CLIP, threshold=0.6)
     return folder
 
