@@ -358,18 +358,13 @@ def _locate(path: Path | str, *stems: str) -> tuple[Path, Path]:
 
 # --------------------------------------------------------------------------------------------------- writing
 
-def save_emotion(folder: Path, model, labels: tuple[str, ...], spec: FaceSpec, temperature: float = 1.0,
-                 prior_exponent: float = 0.0) -> None:
-    """Write emotion_model.keras, .h5 and .tflite, labels.json and config.json.
-
-    prior_exponent is only noted there: the weights hold it already (`training.fit_prior_exponent`).
-    """
+def save_emotion(folder: Path, model, labels: tuple[str, ...], spec: FaceSpec, temperature: float = 1.0) -> None:
+    """Write emotion_model.keras, .h5 and .tflite, labels.json and config.json."""
     folder = Path(folder)
     save_keras(model, folder / "emotion_model")
     export_litert(model, folder / "emotion_model.tflite")
     save_labels(folder, labels)
-    (folder / "config.json").write_text(json.dumps(
-        {"face": spec.as_dict(), "temperature": temperature, "prior_exponent": prior_exponent}, indent=1) + "\n")
+    (folder / "config.json").write_text(json.dumps({"face": spec.as_dict(), "temperature": temperature}, indent=1) + "\n")
 
 
 def save_action(folder: Path, model, labels: tuple[str, ...], spec: ClipSpec, threshold: float = 0.5) -> None:

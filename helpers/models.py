@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 
 import keras
-import numpy as np
 from keras import layers, regularizers
 
 from helpers.datasets import DataError
@@ -64,13 +63,6 @@ def _separable_pair(x, width: int, penalty, name: str):
         if part == "a":
             x = layers.Activation("relu", name=f"{name}a_relu")(x)
     return x
-
-
-def shift_classes(model: keras.Model, shift: np.ndarray) -> None:
-    """Add `shift` (classes,) to what a Mini-Xception gives its softmax, for every face: to the biases of its class maps."""
-    maps = model.get_layer("class_maps")
-    kernel, bias = maps.get_weights()
-    maps.set_weights([kernel, bias + shift])
 
 
 class FusedBatchNormalization(layers.BatchNormalization):

@@ -20,7 +20,6 @@ import numpy as np
 import pandas
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 
 from helpers import artifacts, models, samples
 from helpers.artifacts import ARTIFACTS, KerasFunction
@@ -481,8 +480,8 @@ def emotion_network(config: dict) -> keras.Model:
 def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     """Train a Mini-Xception on FER-2013 as `config` says and write model and predictions into `work`; the history.
 
-    Two stages: `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones. Prior exponent and
-    temperature are fitted on validation; predictions.npz, of the test part, has both. config["teacher"], if any, is the
+    Two stages: `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones. The temperature
+    is fitted on validation; predictions.npz, of the test part, is calibrated with it. config["teacher"], if any, is the
     run below artifacts/ whose model teaches.
     """
     labels, spec, data = tuple(config["labels"]), FaceSpec(**config["face"]), fer_data(config)
@@ -497,39 +496,11 @@ def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
         if stage["epochs"]:
             more = train_emotion(model, stage, data, work / "work" / name)
             history = {key: history.get(key, []) + more[key] for key in more}
-    calibrate_emotion(model, data, labels, spec, work)
+    probabilities = KerasFunction(model)(data["preprocessor"].normalise(data["val"]))
+    artifacts.save_emotion(work, model, labels, spec, fit_temperature(probabilities, data["val_targets"]))
     classifier = artifacts.EmotionClassifier.load(work)
     predict_emotions(fer_samples("test"), classifier)[0].save(work / "predictions.npz")
     return history
-
-
-def calibrate_emotion(model: keras.Model, data: dict, labels: tuple[str, ...], spec: FaceSpec, folder: Path) -> None:
-    """Save a trained face model with the prior exponent and the temperature that suit data's validation part."""
-    prior = np.bincount(data["train_targets"], minlength=len(labels)) / len(data["train_targets"])
-    probabilities = KerasFunction(model)(data["preprocessor"].normalise(data["val"]))
-    exponent = fit_prior_exponent(probabilities, data["val_targets"], prior)
-    models.shift_classes(model, -exponent * np.log(np.maximum(prior, 1e-9)))
-    temperature = fit_temperature(without_prior(probabilities, prior, exponent), data["val_targets"])
-    artifacts.save_emotion(folder, model, labels, spec, temperature, exponent)
-
-
-def without_prior(probabilities: np.ndarray, prior: np.ndarray, exponent: float) -> np.ndarray:
-    """(N, classes): probabilities divided by prior (classes,) to the power `exponent`; rows sum to 1.
-
-    Logit adjustment (Menon et al., 2021, arXiv:2007.07314): a network also learns how frequent each class was among its
-    training samples. 0 leaves that in; 1 takes all of it out.
-    """
-    adjusted = probabilities / np.maximum(prior, 1e-9) ** exponent
-    return adjusted / adjusted.sum(axis=1, keepdims=True)
-
-
-def fit_prior_exponent(probabilities: np.ndarray, targets: np.ndarray, prior: np.ndarray) -> float:
-    """The exponent among 0, 0.1, ... 1 with the highest macro-F1 on a validation part; the smallest of equals."""
-    def macro_f1(exponent: float) -> float:
-        answers = without_prior(probabilities, prior, exponent).argmax(axis=1)
-        return f1_score(targets, answers, average="macro", labels=range(len(prior)), zero_division=0)
-
-    return float(max(np.arange(11) / 10, key=macro_f1))
 
 
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -147,29 +147,6 @@ def test_the_temperature_undoes_what_was_done_to_calibrated_answers(sharper, rea
     assert training.fit_temperature(spoilt, targets) == pytest.approx(sharper, rel=0.06), reason
 
 
-def test_the_prior_is_taken_out_of_the_answers_and_of_the_network():
-    prior, answers = np.array([0.8, 0.2]), np.array([[0.8, 0.2], [0.5, 0.5]])
-    np.testing.assert_allclose(training.without_prior(answers, prior, 1.0), [[0.5, 0.5], [0.2, 0.8]])
-    np.testing.assert_allclose(training.without_prior(answers, prior, 0.5), [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
-    np.testing.assert_allclose(training.without_prior(answers, prior, 0.0), answers)
-    model, prior = models.build_mini_xception(3, 24, 4, (8,)), np.array([0.7, 0.25, 0.05])
-    images = np.random.default_rng(0).normal(size=(6, 24, 24, 1)).astype(np.float32)
-    before = artifacts.KerasFunction(model)(images)
-    models.shift_classes(model, -0.4 * np.log(prior))
-    np.testing.assert_allclose(artifacts.KerasFunction(model)(images), training.without_prior(before, prior, 0.4), atol=1e-5)
-
-
-def test_the_prior_exponent_is_the_one_with_the_best_macro_f1():
-    """Answers that are evidence times prior ** 0.6, of faces whose evidence points at their class."""
-    rng, prior = np.random.default_rng(3), np.array([0.6, 0.3, 0.1])
-    targets = rng.choice(3, 30_000, p=prior)
-    evidence = np.exp(1.5 * np.eye(3)[targets] + rng.normal(0, 1, (30_000, 3)))
-    answers = evidence * prior ** 0.6 / (evidence * prior ** 0.6).sum(axis=1, keepdims=True)
-    best = training.fit_prior_exponent(answers, targets, prior)
-    assert 0 < best < 0.6, "less than all of it: macro-F1 also counts the rare classes' false alarms"
-    assert training.fit_prior_exponent(answers, targets, np.full(3, 1 / 3)) == 0, "nothing to take out"
-
-
 # --------------------------------------------------------------------------------------------------- feeding faces
 
 CROPS = np.random.default_rng(0).integers(0, 256, (10, 48, 48)).astype(np.uint8)
