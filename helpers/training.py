@@ -452,7 +452,8 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
 def fer_data(config: dict) -> dict:
     """FER-2013's training part as `train_emotion` needs it, its validation part cut off by groups of equal pictures.
 
-    config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed.
+    config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed;
+        optionally teacher, the run below artifacts/ whose model teaches.
     """
     labels, spec = tuple(config["labels"]), FaceSpec(**config["face"])
     whole = group_by_pixels(fer_samples("train"))
@@ -468,6 +469,8 @@ def fer_data(config: dict) -> dict:
         expected = expected_labels(data["train_targets"], votes, len(labels))
         one_hot = np.eye(len(labels), dtype=np.float32)[data["train_targets"]]
         data["soft_targets"] = (1 - config["vote_share"]) * one_hot + config["vote_share"] * expected
+    if config.get("teacher"):
+        data["teacher"] = artifacts.load_keras(ARTIFACTS / config["teacher"] / "emotion_model.keras")
     return data
 
 
@@ -481,12 +484,9 @@ def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     """Train a Mini-Xception on FER-2013 as `config` says and write model and predictions into `work`; the history.
 
     Two stages: `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones. The temperature
-    is fitted on validation; predictions.npz, of the test part, is calibrated with it. config["teacher"], if any, is the
-    run below artifacts/ whose model teaches.
+    is fitted on validation; predictions.npz, of the test part, is calibrated with it.
     """
     labels, spec, data = tuple(config["labels"]), FaceSpec(**config["face"]), fer_data(config)
-    if config.get("teacher"):
-        data["teacher"] = artifacts.load_keras(ARTIFACTS / config["teacher"] / "emotion_model.keras")
     keras.utils.set_random_seed(config["seed"])
     model = emotion_network(config)
     small = dict(config, side=config["small_side"], learning_rate=config["small_rate"],
