@@ -786,8 +786,8 @@ class ActionData:
 def action_data(config: dict) -> ActionData:
     """The videos of data set config["dataset"], and drawn people: its actions, if they can be drawn, and standing still.
 
-    config: dataset, clip, encoder, copies, drawn_people, seed; optionally drawn_actions, to draw these alone. In the smoke profile four drawn actions stand in for
-    everything. A video that cannot be read is named and left out.
+    config: dataset, clip, encoder, copies, drawn_people, seed; optionally drawn_actions, to draw these alone. In the
+    smoke profile four drawn actions stand in for everything. A video that cannot be read is named and left out.
     """
     smoke, cache = profile() == "smoke", REPOSITORY / ".cache"
     source = None if smoke else find_dataset(config["dataset"])
