@@ -733,7 +733,7 @@ def train_encoder(config: dict, work: Path) -> dict[str, list[float]]:
     backbone = models.build_backbone(spec.size, None if smoke else "imagenet")
     adapt_normalisation(backbone, np.concatenate(steps[::5]), *(2, 8) if smoke else ())
     length = max(1, spec.length // stride)
-    head = models.build_action_head(len(actions), length, units=config["units"], dropout=config["dropout"])
+    head = action_head(config, len(actions), length)
     run = KerasFunction(backbone)
     features = [run(clip.astype(np.float32) / 127, batch=64) for clip in steps]
     first = dict(config, learning_rate=config["head_rate"], epochs=min(config["head_epochs"], config["epochs"]), batch=32)
@@ -786,8 +786,8 @@ class ActionData:
 def action_data(config: dict) -> ActionData:
     """The videos of data set config["dataset"], and drawn people: its actions, if they can be drawn, and standing still.
 
-    config: dataset, clip, encoder, copies, drawn_people, seed; optionally drawn_actions, to draw these alone. In the
-    smoke profile four drawn actions stand in for everything. A video that cannot be read is named and left out.
+    config: dataset, clip, encoder, copies, drawn_people, seed; optionally actions, to draw these alone. In the smoke
+    profile four drawn actions stand in for everything. A video that cannot be read is named and left out.
     """
     smoke, cache = profile() == "smoke", REPOSITORY / ".cache"
     source = None if smoke else find_dataset(config["dataset"])
@@ -800,8 +800,8 @@ def action_data(config: dict) -> ActionData:
     if config["drawn_people"]:
         drawable = labels <= {*samples.ACTIONS, *samples.COUPLE_ACTIONS}
         actions = (*sorted(labels), samples.IDLE) if drawable else (samples.IDLE,)
-        actions = tuple(config.get("drawn_actions", actions))
-        drawn = drawn_clips(range(1000, 1002) if smoke else range(config["drawn_people"]), actions)
+        people = range(1000, 1002) if smoke else range(config["drawn_people"])
+        drawn = drawn_clips(people, tuple(config.get("actions", actions)))
     data = load_action_data(real, drawn, ClipSpec(**config["clip"]), 1 if smoke else config["copies"], config["seed"],
                             load_encoder(config), skipped)
     for item in skipped:
@@ -818,11 +818,16 @@ def load_action_data(real: list[Sample], drawn: list[Sample], spec: ClipSpec, co
     return ActionData(tuple(sorted({sample.label for sample in used})), spec, used, drawn, features + drawn_features, encoder)
 
 
+def action_head(config: dict, classes: int, length: int) -> keras.Model:
+    """An untrained LSTM head for clips of `length` steps. config: units, dropout; optionally pooled."""
+    return models.build_action_head(classes, length, units=config["units"], dropout=config["dropout"],
+                                    pooled=config.get("pooled", False))
+
+
 def train_action(data: ActionData, real: list[int], config: dict, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
     """Train an LSTM head on the real videos with these indices and on all drawn ones; (head, history)."""
     keras.utils.set_random_seed(config["seed"])
-    head = models.build_action_head(len(data.labels), data.spec.length, units=config["units"], dropout=config["dropout"],
-                                    pooled=config.get("pooled", False))
+    head = action_head(config, len(data.labels), data.spec.length)
     chosen = [*real, *range(len(data.samples), len(data.targets))]
     history = train_clips(head, config, [data.features[i] for i in chosen], data.targets[chosen], work)
     return head, history

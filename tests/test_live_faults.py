@@ -232,7 +232,7 @@ def test_stop_while_it_starts(clip, camera):
         assert not session.stop(wait=False), "it is still being opened"
         assert session.start(clip) and not session.start(clip)
         wait_for(lambda: session.state == "running")
-        wait_for(lambda: camera.viewers == 0)  # one source at a time
+        wait_for(lambda: camera.viewers == 0, 1)  # one source at a time: a second is less than the old one takes to give up
         assert session.stop()
         session.start(camera.address + "/silent")
         assert session.stop() and session.state == "stopped", "not a failure: it was asked for"
