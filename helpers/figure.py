@@ -209,20 +209,22 @@ def _gait(pose: Pose, phase: float, thigh: float, mean: float, knee: float, swin
 
 
 def _go(pose: Pose, t: float, style: Style, speed: float) -> None:
-    """Across the picture, towards the camera, away, or on the spot; turn back at the end."""
+    """Across the picture, towards the camera, away (some far off, as in a corridor), or on the spot; turn back at the end."""
     ways = ((0.4, np.pi / 2, style.reach), (0.65, 0.0, 1.4), (0.9, np.pi, 1.4), (1.1, 0.0, 0.0))
     _, heading, half = next(way for way in ways if style.route < way[0])
+    far = 12 * (style.route - 0.4) % 3.0 if half == 1.4 else 0.0  # body heights that the way goes further into the room
     heading = (1 if style.side else -1) * heading + 0.4 * (style.variant - 0.5)
     pose.heading = heading
     if half == 0:
         return
     # seconds for one way: never faster than the gait, never gone before a short clip ends
+    half += far
     leg = max(2 * half / speed, min(style.seconds, 2.5))
     turns = style.seconds > leg
     lap, part = divmod(t / leg if turns else (t - style.seconds / 2) / leg + 0.5, 1.0)
     along = half * (2 * part - 1) * (-1 if lap % 2 else 1)
     pose.heading += np.pi * (lap + turns * ease((part - 0.88) / 0.12))
-    pose.place = (along * np.sin(heading), along * np.cos(heading))
+    pose.place = (along * np.sin(heading), along * np.cos(heading) - far)
 
 
 def _walk(pose: Pose, t: float, style: Style) -> None:

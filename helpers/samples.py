@@ -34,9 +34,10 @@ from helpers.portrait import FACE_SHAPES, draw_expression
 
 IDLE = "idle"  # standing still: a movement that is no action
 ACTIONS = tuple(sorted(set(MOTIONS) - {IDLE}))
+TRAVELLING = ("run", "walk")  # actions that go somewhere
 NOBODY = "nobody"  # the empty room
 COUPLE_ACTIONS = tuple(sorted(COUPLE_MOTIONS))  # what two people do; one alone points
-DRAWING = 2  # raised when the drawing changes: clips that are kept from before are then not used
+DRAWING = 3  # raised when the drawing changes: clips that are kept from before are then not used
 EXPRESSIONS = tuple(FACE_SHAPES)
 FIRST_TEST_SEED = (
     1_000_000  # drawn faces from here on are "other people": they only ever appear in test/
@@ -231,23 +232,32 @@ def draw_action(
     """A drawn person doing one of ACTIONS, or standing "idle"; with NOBODY the empty room.
 
     `seed` is the person: body, clothes, viewpoint, room, light and camera are the same for every
-    action of that seed. Returns round(seconds * fps) BGR uint8 frames of `size` (height, width).
+    action of that seed; half of the cameras turn after those who walk or run. Returns round(seconds * fps) BGR uint8 frames of `size` (height, width).
     Raises ValueError for another action.
     """
     if action not in (*MOTIONS, NOBODY):
         raise ValueError(f"unknown action {action!r}; known: {', '.join(sorted(MOTIONS))}, {NOBODY}")
     look = _draw_look(seed, size)
     style = _draw_style(action, seed, look, seconds, size)
-    grain = np.random.default_rng((seed, 3))
-    frames = []
+    grain, follow = np.random.default_rng((seed, 3)), 0.0
+    if action in TRAVELLING:
+        rng = np.random.default_rng((seed, 5, zlib.crc32(action.encode())))
+        follow = rng.choice([0.0, rng.uniform(0.6, 1.0)])
+        style = replace(style, reach=style.reach * (1 + follow))
+    frames, aim = [], None
     for k in range(round(seconds * fps)):
         t = k / fps
-        people = []
+        people, turned = [], 0.0
         if action != NOBODY:
             pose = rest(t, style)
             MOTIONS[action](pose, t, style)
             people = [(pose, look.body)]
-        frames.append(_expose(_paint_scene(look, people, t, size), look, grain))
+            if follow:
+                spot = look.camera.project(np.array([[pose.place[0], look.camera.height, pose.place[1]]]), size)[0][0, 0]
+                turned = follow * (spot - look.camera.centre * size[1])
+        aim = turned if aim is None else aim
+        scene = replace(look, camera=replace(look.camera, centre=look.camera.centre - aim / size[1]))
+        frames.append(_expose(_paint_scene(scene, people, t, size, pan=turned - aim), look, grain))
     return frames
 
 
@@ -295,8 +305,9 @@ def _paint_scene(
     t: float,
     size: tuple[int, int],
     head: Callable = paint_head,
+    pan: float = 0.0,
 ) -> np.ndarray:
-    """The room with everybody in it; `people` are painted in this order."""
+    """The room with everybody in it; `people` are painted in this order. pan: pixels that the camera has turned right."""
     rows, columns = size
     margin = np.array(look.room.shape[:2]) // 2 - np.array(size) // 2
     shift = (
@@ -305,18 +316,20 @@ def _paint_scene(
         * np.array([np.sin(7.1 * t) + np.sin(2.3 * t), np.sin(5.3 * t + 1) + np.sin(1.7 * t)])
     )
     y, x = np.clip(np.round(margin + shift), 0, 2 * margin).astype(int)
-    picture = look.room[y : y + rows, x : x + columns].copy()
+    wide = look.room.shape[1]
+    seen = (x + round(pan) + np.arange(columns)) % (2 * wide)  # beyond its edges the room goes on as its mirror image
+    picture = np.ascontiguousarray(look.room[y : y + rows, np.minimum(seen, 2 * wide - 1 - seen)])
     if look.distractor:
         colour, radius, height, speed = look.distractor
         place = (
-            int((0.5 + 0.4 * np.sin(2 * speed * t + 9 * height)) * columns),
+            int((0.5 + 0.4 * np.sin(2 * speed * t + 9 * height)) * columns - pan),
             int(height * rows),
         )
         cv2.circle(picture, place, int(radius * rows), colour, -1, cv2.LINE_AA)
     shaken = replace(
         look.camera,
         top=look.camera.top - shift[0] / rows * look.camera.span,
-        centre=look.camera.centre - shift[1] / columns,
+        centre=look.camera.centre - (shift[1] + round(pan)) / columns,
     )
     for pose, body in people:
         paint_figure(picture, pose, body, shaken, look.sun, head)

@@ -88,6 +88,17 @@ def test_the_empty_room_is_the_room_without_its_person():
     assert 0.01 < changed.mean() < 0.6
 
 
+def test_half_of_the_cameras_turn_after_those_who_go():
+    """The top rows show the wall alone: they stay where they are, but for the camera's shaking, or pass by."""
+    turning = 0
+    for seed in range(16):
+        frames = samples.draw_action("walk", seed, 2.0, (60, 80))
+        rows = [cv2.GaussianBlur(frame, (0, 0), 2)[:5].astype(float) for frame in (frames[0], frames[-1])]
+        moved = np.abs(rows[0] - rows[1]).mean() / (np.ptp(rows[0], axis=1).mean() + 3)
+        turning += moved > 0.15
+    assert 2 <= turning <= 12
+
+
 @pytest.mark.parametrize("action", samples.COUPLE_ACTIONS)
 def test_two_people_move_and_return(action):
     """Something happens in the middle of the clip, and the pictures have the asked shape."""
