@@ -35,16 +35,16 @@ class ClipSpec:
 
     length: time steps per clip. window_s: seconds that a clip covers, whatever the frame rate of its video.
     size: side of a time step's picture in pixels.
-    channels: what a time step shows. "flow": speed to the right, speed downwards and how much changed within `lag_s`
-        seconds, the camera's own movement taken out, cut to where the picture moves. "gated_flow": the same, without
-        speeds where nothing changed. "motion": three absolute differences of gray frames that are `lag_s` seconds
-        apart, cut likewise. "rgb": the frame itself.
+    channels: what a time step shows. "gated_flow": speed to the right, speed downwards and how much changed within
+        `lag_s` seconds, the camera's own movement taken out, no speeds where nothing changed, cut to where the picture
+        moves. "flow": the same with all speeds. "motion": three absolute differences of gray frames that are `lag_s`
+        seconds apart, cut likewise. "rgb": the frame itself.
     """
 
     length: int = 16
     window_s: float = 2.0
     size: int = 96
-    channels: str = "flow"
+    channels: str = "gated_flow"
     lag_s: float = 0.1
 
     def __post_init__(self):

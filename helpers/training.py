@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -354,11 +353,9 @@ def _cached_crops(key: str, spec: dict, samples: list[Sample]) -> np.ndarray:
 
 
 def augment_faces(crops: np.ndarray, rng: np.random.Generator, degrees: float = 12, shift: float = 0.08,
-                  zoom: float = 0.12, stretch: float = 0.0, erase: float = 0.0) -> np.ndarray:
+                  zoom: float = 0.12) -> np.ndarray:
     """Random mirror, rotation (degrees), shift and zoom (shares of the side) of uint8 crops (N, size, size).
 
-    stretch: exponent of the width's factor; the height gets its inverse. erase: probability that a gray rectangle
-    covers 2 to 20 % of the face (random erasing: Zhong et al., 2020, arXiv:1708.04896).
     The ranges cover the alignment's own errors. Light is not varied: CLAHE and standardisation remove it.
     """
     size = crops.shape[1]
@@ -368,14 +365,7 @@ def augment_faces(crops: np.ndarray, rng: np.random.Generator, degrees: float = 
         matrix[:, 2] += rng.uniform(-shift, shift, 2) * size
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
-        if stretch:
-            factor = np.exp(rng.uniform(-stretch, stretch) * np.array([[1], [-1]]))
-            matrix = factor * matrix + np.array([[0, 0, size / 2]]) * (1 - factor)
         out[index] = cv2.warpAffine(np.ascontiguousarray(crop), matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-        if erase and rng.random() < erase:
-            height, width = np.sqrt(rng.uniform(0.02, 0.2) * np.exp(rng.uniform(-1, 1) * np.array([1, -1]))) * size
-            top, left = rng.uniform(0, size - min(size, height)), rng.uniform(0, size - min(size, width))
-            out[index, round(top):round(top + height), round(left):round(left + width)] = rng.integers(256)
     return out
 
 
@@ -389,8 +379,7 @@ def resize_faces(images: np.ndarray, side: int | None) -> np.ndarray:
 class FaceBatches(keras.utils.PyDataset):
     """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> side -> mixup.
 
-    augment: called as augment(crops, rng). side: the pictures are reduced to this many pixels in front of mixup; None
-        leaves them as they are.
+    side: the pictures are reduced to this many pixels in front of mixup; None leaves them as they are.
     teacher: a network that is asked about the augmented faces, at their own size; its answers make `teacher_share` of
         the targets (distillation: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531; the same view for teacher and
         student: Beyer et al., 2022, arXiv:2106.05237).
@@ -398,7 +387,7 @@ class FaceBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, batch: int, seed: int,
-                 mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: Callable | None = augment_faces,
+                 mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True,
                  side: int | None = None, teacher: keras.Model | None = None, teacher_share: float = 0.0):
         super().__init__()
         self.side, self.teacher, self.teacher_share = side, teacher, teacher_share
@@ -413,7 +402,7 @@ class FaceBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch:(index + 1) * self.batch]
-        crops = self.augment(self.crops[chosen], rng) if self.augment else self.crops[chosen]
+        crops = augment_faces(self.crops[chosen], rng) if self.augment else self.crops[chosen]
         images, targets = self.preprocessor.normalise(crops), self.targets[chosen]
         if self.teacher is not None:
             targets = (1 - self.teacher_share) * targets + self.teacher_share * self.teacher.predict_on_batch(images)
@@ -436,20 +425,20 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     """Train `model` on face crops as `config` says; returns the history.
 
     config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed;
-        optionally weight_decay, augment (keywords of `augment_faces`, or None), precision (`models.trainable_twin`),
-        and side, to train on reduced pictures (progressive resizing: cheap epochs first).
+        optionally weight_decay, augment (bool), precision (`models.trainable_twin`), and side, to train on reduced
+        pictures (progressive resizing: cheap epochs first).
     data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
         soft_targets float32 (N, classes) to train on instead of the labels, and teacher, a face model that is worth
         config["teacher_share"] of the targets.
     work: folder of the checkpoints.
     """
     classes, side = model.output_shape[-1], config.get("side") or model.input_shape[1]
-    augment, one_hot = config.get("augment", {}), np.eye(classes, dtype=np.float32)
+    one_hot = np.eye(classes, dtype=np.float32)
     targets = data["soft_targets"] if "soft_targets" in data else one_hot[data["train_targets"]]
     batches = FaceBatches(data["train"], targets, data["preprocessor"], config["batch"], config["seed"],
                           config["mixup_alpha"],
                           capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]),
-                          None if augment is None else partial(augment_faces, **augment), side, data.get("teacher"), config.get("teacher_share", 0.0))
+                          config.get("augment", True), side, data.get("teacher"), config.get("teacher_share", 0.0))
     optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"],
                                config.get("weight_decay", 1e-4))
     twin = models.trainable_twin(model, side, config.get("precision", "float32"))
@@ -496,19 +485,16 @@ def emotion_network(config: dict) -> keras.Model:
 def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     """Train a Mini-Xception on FER-2013 as `config` says and write model and predictions into `work`; the history.
 
-    Stages: `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones, then, where the
-    config has them, `varied_epochs` with the augmentation `varied` (keywords of `augment_faces`). The temperature is
-    fitted on validation; predictions.npz, of the test part, is calibrated with it.
+    Two stages: `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones. The temperature
+    is fitted on validation; predictions.npz, of the test part, is calibrated with it.
     """
     labels, spec, data = tuple(config["labels"]), FaceSpec(**config["face"]), fer_data(config)
     keras.utils.set_random_seed(config["seed"])
     model = emotion_network(config)
     small = dict(config, side=config["small_side"], learning_rate=config["small_rate"],
                  epochs=min(config["small_epochs"], config["epochs"]))
-    varied = dict(config, augment=config.get("varied"), learning_rate=config.get("varied_rate"),
-                  epochs=min(config.get("varied_epochs", 0), config["epochs"]))
     history: dict[str, list[float]] = {}
-    for name, stage in (("small", small), ("whole", config), ("varied", varied)):
+    for name, stage in (("small", small), ("whole", config)):
         if stage["epochs"]:
             more = train_emotion(model, stage, data, work / "work" / name)
             history = {key: history.get(key, []) + more[key] for key in more}
@@ -595,7 +581,7 @@ def _cached_steps(content: str, spec: dict, path: Path) -> np.ndarray:
 
 def augment_steps(clips: np.ndarray, rng: np.random.Generator, degrees: float = 8, shift: float = 0.08, zoom: float = 0.2,
                   gain: float = 0.35, noise: float = 0.06) -> np.ndarray:
-    """Random changes of "flow" clips int8 (B, T, S, S, 3), one draw per clip; float32 in [-1, 1].
+    """Random changes of flow clips int8 (B, T, S, S, 3), one draw per clip; float32 in [-1, 1].
 
     Mirror, rotation (degrees), zoom (exponent) and shift (shares of the side); the speeds turn with the picture.
     gain: exponent of a factor on the speeds; the amount of change gets one of its own. noise: deviation.
