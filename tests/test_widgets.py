@@ -74,6 +74,14 @@ def test_the_end_of_a_file_is_shown_and_start_works_again(panel, clip):
         assert "frames a second" in panel.speed.value
 
 
+def test_the_models_threshold_is_a_place_on_the_slider(tmp_path):
+    """A browser moves a value to the slider's next step and sends it back; thresholds are rounded to hundredths."""
+    panel = LivePanel(live.Pipeline.load(), folder=tmp_path)
+    threshold, slider = panel.session.pipeline.action.threshold, panel.threshold
+    panel.close()
+    assert slider.value == threshold and slider.value / slider.step == pytest.approx(round(slider.value / slider.step))
+
+
 @pytest.mark.parametrize(
     "source, words", [("97", "camera 97"), ("nowhere.mp4", "nowhere.mp4"), ("", "no source")]
 )
