@@ -212,7 +212,8 @@ def _go(pose: Pose, t: float, style: Style, speed: float) -> None:
     """Across the picture, towards the camera, away (some far off, as in a corridor), or on the spot; turn back at the end."""
     ways = ((0.4, np.pi / 2, style.reach), (0.65, 0.0, 1.4), (0.9, np.pi, 1.4), (1.1, 0.0, 0.0))
     _, heading, half = next(way for way in ways if style.route < way[0])
-    far = 12 * (style.route - 0.4) % 3.0 if half == 1.4 else 0.0  # body heights that the way goes further into the room
+    # body heights that a way towards the camera or away from it goes further into the room: 0..3 for each of the two
+    far = 12 * (style.route - 0.4) % 3.0 if 0.4 <= style.route < 0.9 else 0.0
     heading = (1 if style.side else -1) * heading + 0.4 * (style.variant - 0.5)
     pose.heading = heading
     if half == 0:

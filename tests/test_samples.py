@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -97,6 +98,17 @@ def test_half_of_the_cameras_turn_after_those_who_go():
         moved = np.abs(rows[0] - rows[1]).mean() / (np.ptp(rows[0], axis=1).mean() + 3)
         turning += moved > 0.15
     assert 2 <= turning <= 12
+
+
+@pytest.mark.parametrize("route, depth, reason", [
+    (0.2, 0.0, "across the picture"), (0.41, 0.12, "towards the camera, near"), (0.64, 2.88, "towards the camera, from far off"),
+    (0.89, 2.88, "away, as in a corridor"), (0.95, 0.0, "on the spot")])
+def test_some_walkers_are_far_off(route, depth, reason):
+    """In the middle of the clip they are in the middle of their way."""
+    style = samples._draw_style("walk", 4, samples._draw_look(4, (96, 128)), 2.5, (96, 128))
+    pose = samples.rest(1.25, style)
+    samples.MOTIONS["walk"](pose, 1.25, replace(style, route=route))
+    assert pose.place[1] == pytest.approx(-depth, abs=0.02), reason
 
 
 @pytest.mark.parametrize("action", samples.COUPLE_ACTIONS)
