@@ -210,16 +210,16 @@ def _gait(pose: Pose, phase: float, thigh: float, mean: float, knee: float, swin
 
 def _go(pose: Pose, t: float, style: Style, speed: float) -> None:
     """Across the picture, towards the camera, away (some far off, as in a corridor), or on the spot; turn back at the end."""
-    ways = ((0.4, np.pi / 2, style.reach), (0.65, 0.0, 1.4), (0.9, np.pi, 1.4), (1.1, 0.0, 0.0))
-    _, heading, half = next(way for way in ways if style.route < way[0])
-    # body heights that a way towards the camera or away from it goes further into the room: 0..3 for each of the two
-    far = 12 * (style.route - 0.4) % 3.0 if 0.4 <= style.route < 0.9 else 0.0
+    # up to which route, heading, half the way's length, and how much further into the room it may go (body heights)
+    ways = ((0.4, np.pi / 2, style.reach, 0), (0.65, 0.0, 1.4, 3.0), (0.9, np.pi, 1.4, 3.0), (1.1, 0.0, 0.0, 0))
+    _, heading, half, deep = next(way for way in ways if style.route < way[0])
+    far = 12 * (style.route - 0.4) % deep if deep else 0.0
     heading = (1 if style.side else -1) * heading + 0.4 * (style.variant - 0.5)
     pose.heading = heading
     if half == 0:
         return
-    # seconds for one way: never faster than the gait, never gone before a short clip ends
     half += far
+    # seconds for one way: never faster than the gait, never gone before a short clip ends
     leg = max(2 * half / speed, min(style.seconds, 2.5))
     turns = style.seconds > leg
     lap, part = divmod(t / leg if turns else (t - style.seconds / 2) / leg + 0.5, 1.0)

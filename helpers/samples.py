@@ -244,21 +244,18 @@ def draw_action(
         rng = np.random.default_rng((seed, 5, zlib.crc32(action.encode())))
         follow = rng.choice([0.0, rng.uniform(0.6, 1.0)])
         style = replace(style, reach=style.reach * (1 + follow))
-    frames, aim = [], None
-    for k in range(round(seconds * fps)):
-        t = k / fps
-        people, turned = [], 0.0
-        if action != NOBODY:
-            pose = rest(t, style)
-            MOTIONS[action](pose, t, style)
-            people = [(pose, look.body)]
-            if follow:
-                spot = look.camera.project(np.array([[pose.place[0], look.camera.height, pose.place[1]]]), size)[0][0, 0]
-                turned = follow * (spot - look.camera.centre * size[1])
-        aim = turned if aim is None else aim
-        scene = replace(look, camera=replace(look.camera, centre=look.camera.centre - aim / size[1]))
-        frames.append(_expose(_paint_scene(scene, people, t, size, pan=turned - aim), look, grain))
-    return frames
+    times = [k / fps for k in range(round(seconds * fps))]
+    poses = [rest(t, style) for t in times]
+    if action == NOBODY:
+        return [_expose(_paint_scene(look, [], t, size), look, grain) for t in times]
+    for pose, t in zip(poses, times):
+        MOTIONS[action](pose, t, style)
+    # where the camera points, in pixels; the scene begins with what it sees then
+    spots = look.camera.project(np.array([[pose.place[0], look.camera.height, pose.place[1]] for pose in poses]), size)[0][:, 0]
+    turned = follow * (spots - look.camera.centre * size[1])
+    look = replace(look, camera=replace(look.camera, centre=look.camera.centre - turned[0] / size[1]))
+    return [_expose(_paint_scene(look, [(pose, look.body)], t, size, pan=pan), look, grain)
+            for pose, t, pan in zip(poses, times, turned - turned[0])]
 
 
 def draw_couple(
@@ -318,7 +315,7 @@ def _paint_scene(
     y, x = np.clip(np.round(margin + shift), 0, 2 * margin).astype(int)
     wide = look.room.shape[1]
     seen = (x + round(pan) + np.arange(columns)) % (2 * wide)  # beyond its edges the room goes on as its mirror image
-    picture = np.ascontiguousarray(look.room[y : y + rows, np.minimum(seen, 2 * wide - 1 - seen)])
+    picture = look.room[y : y + rows].take(np.minimum(seen, 2 * wide - 1 - seen), axis=1)
     if look.distractor:
         colour, radius, height, speed = look.distractor
         place = (

@@ -375,17 +375,18 @@ def drifting_square(right: float, down: float, seconds: float = 1.5) -> list[tup
     return frames
 
 
-@pytest.mark.parametrize("spec", [GATED, FLOW], ids=["gated_flow", "flow"])
+@pytest.mark.parametrize("spec, lost", [(GATED, 0.07), (FLOW, 0.05)], ids=["gated_flow", "flow"])
 @pytest.mark.parametrize("right, down", [(30, 0), (-30, 0), (0, 24), (0, -24), (18, 18)])
-def test_flow_says_how_fast_and_where_to(right, down, spec):
-    """Speed v in sides of the square per second is shown as 1.2 * v / (|v| + 0.5); the side is 0.45 to 1.3 heights."""
+def test_flow_says_how_fast_and_where_to(right, down, spec, lost):
+    """Speed v in sides of the square per second is shown as 1.2 * v / (|v| + 0.5); the side is 0.45 to 1.3 heights.
+    The gate takes a little of every speed."""
     step = clips.steps_of(drifting_square(right, down), spec)[-4]
     moving = step[..., 2] > 0
     assert 0.05 < moving.mean() < 0.6
     for shown, speed in zip((step[..., 0], step[..., 1]), (right, down), strict=True):
         value, heights = float(np.median(shown[moving])) * (np.sign(speed) or 1), abs(speed) / 96
         slow, fast = (1.2 * v / (v + 0.5) for v in (heights / 1.3, heights / 0.45))
-        assert (slow - 0.07 < value < fast + 0.05) if speed else abs(value) < 0.06
+        assert (slow - lost < value < fast + 0.05) if speed else abs(value) < 0.06
     still = (step[..., 2] < -0.9) & (np.abs(step[..., :2]).max(axis=-1) < 0.1)
     assert still.mean() > 0.25, "the wall stands still"
 

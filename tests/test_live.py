@@ -310,12 +310,15 @@ def streamed_and_whole(folder: Path, video: Path) -> tuple[np.ndarray, np.ndarra
     return np.array(streamed), whole
 
 
-def test_streaming_equals_the_whole_network(models, face_clip):
+def test_streaming_equals_the_whole_network(models, tmp_path):
     """One encoding a frame and the LSTM over the ring: the same function as TimeDistributed."""
-    streamed, whole = streamed_and_whole(models[0], face_clip)
+    from helpers import samples
+
+    moving = write_video(tmp_path / "moving.mp4", samples.draw_action("jumping_jack", 3, 1.5))
+    streamed, whole = streamed_and_whole(models[0], moving)
     assert len(streamed) == len(whole) >= 4
     assert np.abs(streamed - whole).max() < 1e-4
-    assert np.ptp(whole, axis=0).max() > 1e-3, "windows differ, so equality means something"
+    assert np.ptp(whole, axis=0).max() > 1e-2, "windows differ, so equality means something"
 
 
 def test_streaming_equals_the_whole_network_of_the_committed_model(tmp_path):
