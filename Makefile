@@ -27,8 +27,9 @@ demo: $(VENV)/.ready
 	@mkdir -p out
 	$(PY) -m helpers.live --source demo --output out/demo.mp4 --csv out/demo.csv --headless
 
+# One process a core; a notebook's cells, and the tests of a module, stay together and in order.
 test: $(VENV)/.ready
-	$(PY) -m pytest --nbval notebooks tests
+	$(PY) -m pytest --nbval -n 2 --dist loadfile notebooks tests
 
 lab: $(VENV)/.ready
 	$(PY) -m jupyterlab --notebook-dir=.

@@ -8,6 +8,7 @@ these clips can only be learnt by their movement. The same arguments always give
 from __future__ import annotations
 
 import csv
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -336,9 +337,14 @@ def _paint_scene(
 # ---------------------------------------------------------------- sample sets
 
 
+def _unfinished(path: Path) -> Path:
+    """Hidden, beside `path`, and of this process alone: another one may be writing the same file."""
+    return path.with_name(f".{os.getpid()}_{path.name}")
+
+
 def _write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Writes beside the target first: an interrupted run leaves no half clip that looks whole."""
-    part = path.with_name("part_" + path.name)
+    part = _unfinished(path)
     writer = None
     for frame in frames:
         if writer is None:
@@ -402,7 +408,9 @@ def write_emotion_samples(
             for seed in range(first, first + count):
                 path = folder / split / label / f"person{seed:07d}.png"
                 if not path.exists():
-                    cv2.imwrite(str(path), draw_expression(label, seed))
+                    part = _unfinished(path)
+                    cv2.imwrite(str(part), draw_expression(label, seed))
+                    part.replace(path)
     return folder
 
 
