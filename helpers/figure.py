@@ -147,8 +147,9 @@ def _bend(pose: Pose, t: float, style: Style) -> None:
 
 
 def _jump(pose: Pose, t: float, style: Style) -> None:
-    """Crouch with the arms back, take off, fly, land on bent knees; in place or forwards."""
-    cycles = t * style.rate / 1.3 + style.start / 3
+    """Crouch with the arms back, take off, fly, land on bent knees; once or again and again, in place or forwards."""
+    once = style.phase < np.pi
+    cycles = min(max((t - style.start) * style.rate / 1.3, 0.0), 1.0) if once else t * style.rate / 1.3 + style.start / 3
     count, u = int(cycles), cycles % 1.0
     crouch = style.amplitude * _keys(u, (0, 0.28, 0.42, 0.66, 0.78, 1), (0, 1, 0, 0.15, 0.7, 0))
     flight = min(max((u - 0.42) / 0.26, 0.0), 1.0)
@@ -159,8 +160,8 @@ def _jump(pose: Pose, t: float, style: Style) -> None:
     swing = _keys(u, (0, 0.28, 0.48, 0.7, 0.85, 1), (0, -0.7, 1 + 1.4 * style.variant, 0.9, 0.2, 0))
     pose.arms[:, :, 1] += swing * style.amplitude
     if style.route > 0.5:
-        total = style.seconds * style.rate / 1.3
-        step = min(0.45 * style.amplitude, 1.4 * style.reach / max(total, 1))
+        total = 1.0 if once else style.seconds * style.rate / 1.3
+        step = min((0.9 if once else 0.45) * style.amplitude, 1.4 * style.reach / max(total, 1))
         travelled = step * (count + ease(flight) - total / 2)
         pose.place = (travelled * np.sin(pose.heading), travelled * np.cos(pose.heading))
 

@@ -35,10 +35,10 @@ from helpers.portrait import FACE_SHAPES, draw_expression
 
 IDLE = "idle"  # standing still: a movement that is no action
 ACTIONS = tuple(sorted(set(MOTIONS) - {IDLE}))
-TRAVELLING = ("run", "walk")  # actions that go somewhere
+TRAVELLING = ("jump", "run", "walk")  # actions that may go somewhere
 NOBODY = "nobody"  # the empty room
 COUPLE_ACTIONS = tuple(sorted(COUPLE_MOTIONS))  # what two people do; one alone points
-DRAWING = 3  # raised when the drawing changes: clips that are kept from before are then not used
+DRAWING = 4  # raised when the drawing changes: clips that are kept from before are then not used
 EXPRESSIONS = tuple(FACE_SHAPES)
 FIRST_TEST_SEED = (
     1_000_000  # drawn faces from here on are "other people": they only ever appear in test/
@@ -79,14 +79,14 @@ def _draw_body(rng: np.random.Generator) -> Body:
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:
-    """Full body (55 %), to the knees (25 %) or the upper body as in front of a webcam (20 %)."""
+    """Full body (50 %), to the knees (20 %) or the upper body as in front of a webcam (30 %)."""
     framing, share = rng.random(), rng.random()
-    if framing < 0.55:
+    if framing < 0.5:
         top = 1.06 + 0.3 * share
         span = top + rng.uniform(0.05, 0.8)
     else:
         top = 1.05 + 0.17 * share
-        span = rng.uniform(0.9, 1.1) if framing < 0.8 else rng.uniform(0.62, 0.85)
+        span = rng.uniform(0.9, 1.1) if framing < 0.7 else rng.uniform(0.55, 0.85)
     return Camera(
         span,
         top,
@@ -157,6 +157,7 @@ class Look:
     softness: float  # blur of the lens, pixels
     shake: float  # of the camera, as a fraction of the picture's height
     distractor: tuple | None  # colour, radius, height in the picture, speed
+    furniture: tuple | None  # in front of people: colour, left and right edge, upper edge, in shares of the picture
 
 
 def _draw_look(seed: int, size: tuple[int, int]) -> Look:
@@ -164,7 +165,7 @@ def _draw_look(seed: int, size: tuple[int, int]) -> Look:
     body, camera, heading = _draw_body(rng), _draw_camera(rng), _draw_heading(rng)
     light = rng.choice(
         [rng.uniform(0.75, 1.2), rng.uniform(0.3, 0.75), rng.uniform(0.06, 0.25)],
-        p=[0.6, 0.25, 0.15],
+        p=[0.45, 0.25, 0.3],
     )
     levels = light * (np.arange(256) / 255) ** rng.uniform(0.75, 1.35)
     tones = np.clip(255 * levels[:, None] * rng.uniform(0.9, 1.1, 3), 0, 255).astype(np.uint8)[
@@ -173,11 +174,11 @@ def _draw_look(seed: int, size: tuple[int, int]) -> Look:
     angle, blurred, shaky, busy = (
         rng.uniform(0, 2 * np.pi),
         rng.random() < 0.4,
-        rng.random() < 0.35,
+        rng.random() < 0.5,
         rng.random() < 0.15,
     )
     noise = (
-        rng.normal(0, rng.uniform(0.5, 6), (size[0] + 24, size[1] + 24, 3)).round().astype(np.int16)
+        rng.normal(0, rng.uniform(0.5, 8), (size[0] + 24, size[1] + 24, 3)).round().astype(np.int16)
     )
     return Look(
         body,
@@ -189,11 +190,19 @@ def _draw_look(seed: int, size: tuple[int, int]) -> Look:
         tones,
         noise,
         rng.uniform(0.4, 1.4) * blurred,
-        rng.uniform(0.002, 0.012) * shaky,
+        rng.uniform(0.002, 0.02) * shaky,
         (_colour(rng), rng.uniform(0.03, 0.1), rng.uniform(0.1, 0.9), rng.uniform(-0.2, 0.2))
         if busy
         else None,
+        _draw_furniture(np.random.default_rng((seed, 6))),
     )
+
+
+def _draw_furniture(rng: np.random.Generator) -> tuple | None:
+    """A table or a box in front of a quarter of the people; it hides at most the lower 40 % of the picture."""
+    left = rng.uniform(-0.3, 0.8)
+    drawn = (_colour(rng, 120), left, left + rng.uniform(0.3, 0.9), rng.uniform(0.6, 0.95))
+    return drawn if rng.random() < 0.25 else None
 
 
 def _draw_style(action: str, seed: int, look: Look, seconds: float, size: tuple[int, int]) -> Style:
@@ -233,7 +242,7 @@ def draw_action(
     """A drawn person doing one of ACTIONS, or standing "idle"; with NOBODY the empty room.
 
     `seed` is the person: body, clothes, viewpoint, room, light and camera are the same for every
-    action of that seed; half of the cameras turn after those who walk or run. Returns round(seconds * fps) BGR uint8 frames of `size` (height, width).
+    action of that seed; half of the cameras turn after those who walk, run or jump. Returns round(seconds * fps) BGR uint8 frames of `size` (height, width).
     Raises ValueError for another action.
     """
     if action not in (*MOTIONS, NOBODY):
@@ -331,6 +340,10 @@ def _paint_scene(
     )
     for pose, body in people:
         paint_figure(picture, pose, body, shaken, look.sun, head)
+    if look.furniture:
+        colour, *across, top = look.furniture
+        left, right = (round(share * columns - shift[1] - pan) for share in across)
+        cv2.rectangle(picture, (left, round(top * rows - shift[0])), (right, 2 * rows), colour, -1)
     return picture
 
 
@@ -370,7 +383,6 @@ def write_action_samples(
 ) -> Path:
     """`<folder>/<action>/personNNN.mp4` for each seed in `people`, and groups.csv.
 
-    An action of COUPLE_ACTIONS lasts 1.5 seconds longer and shows two people.
     groups.csv has the columns label, file, group; the group is the person. Clips that are
     already there are kept, so a second call is cheap. Returns the folder.
     """
@@ -380,8 +392,7 @@ def write_action_samples(
         for seed in people:
             path = folder / action / f"person{seed:03d}.mp4"
             if not path.exists():
-                draw, longer = (draw_couple, 1.5) if action in COUPLE_MOTIONS else (draw_action, 0.0)
-                _write_video(path, draw(action, seed, seconds + longer, size, fps), fps)
+                _write_video(path, draw_action(action, seed, seconds, size, fps), fps)
     with open(folder / "groups.csv", "w", newline="", encoding="utf-8") as handle:
         rows = csv.writer(handle)
         rows.writerow(("label", "file", "group"))
@@ -476,6 +487,7 @@ def draw_demo(seconds: float | None = None) -> Iterator[np.ndarray]:
         softness=0.5,
         shake=0.0,
         distractor=None,
+        furniture=None,
         sun=np.array([-0.6, -0.8]),
         tones=np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2),
     )

@@ -723,12 +723,11 @@ def train_encoder(config: dict, work: Path) -> dict[str, list[float]]:
     ImageNet's weights, then `adapt_normalisation`, then an LSTM head alone (`head_epochs`), then the layers from
     `models.TUNED_FROM` on together with it, on every `stride`-th step. The head is thrown away. No real video is used,
     so no later test can have been seen.
-    config: clip, people, stride, head_rate, head_epochs, what `train_clips` needs, and optionally actions: those of
-        one person and standing still unless told.
+    config: clip, people, stride, head_rate, head_epochs and what `train_clips` needs.
     """
     smoke = profile() == "smoke"
     spec, stride = ClipSpec(**config["clip"]), config["stride"]
-    actions = samples.ACTIONS[:3] if smoke else tuple(config.get("actions", (*samples.ACTIONS, samples.IDLE)))
+    actions = samples.ACTIONS[:3] if smoke else (*samples.ACTIONS, samples.IDLE)
     drawn = drawn_clips(range(2 if smoke else config["people"]), actions)
     steps, targets = clip_steps(drawn, spec), np.array([actions.index(sample.label) for sample in drawn])
     keras.utils.set_random_seed(config["seed"])
@@ -788,8 +787,8 @@ class ActionData:
 def action_data(config: dict) -> ActionData:
     """The videos of data set config["dataset"], and drawn people: its actions, if they can be drawn, and standing still.
 
-    config: dataset, clip, encoder, copies, drawn_people, seed; optionally actions, to draw these alone. In the smoke
-    profile four drawn actions stand in for everything. A video that cannot be read is named and left out.
+    config: dataset, clip, encoder, copies, drawn_people, seed. In the smoke profile four drawn actions stand in for
+    everything. A video that cannot be read is named and left out.
     """
     smoke, cache = profile() == "smoke", REPOSITORY / ".cache"
     source = None if smoke else find_dataset(config["dataset"])
@@ -800,10 +799,9 @@ def action_data(config: dict) -> ActionData:
     real, drawn, skipped = list_samples(source), [], []
     labels = {sample.label for sample in real}
     if config["drawn_people"]:
-        drawable = labels <= {*samples.ACTIONS, *samples.COUPLE_ACTIONS}
-        actions = (*sorted(labels), samples.IDLE) if drawable else (samples.IDLE,)
+        actions = (*sorted(labels), samples.IDLE) if labels <= {*samples.ACTIONS} else (samples.IDLE,)
         people = range(1000, 1002) if smoke else range(config["drawn_people"])
-        drawn = drawn_clips(people, tuple(config.get("actions", actions)))
+        drawn = drawn_clips(people, actions)
     data = load_action_data(real, drawn, ClipSpec(**config["clip"]), 1 if smoke else config["copies"], config["seed"],
                             load_encoder(config), skipped)
     for item in skipped:
@@ -854,18 +852,22 @@ def cross_validate_action(data: ActionData, config: dict, work: Path) -> tuple[n
     return probabilities, {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
 
 
-def no_action_confidence(head: keras.Model, encoder: keras.Model, spec: ClipSpec, people: range) -> np.ndarray:
-    """float32 (clips,): how sure a head is of some action while drawn people (their seeds) only stand there.
+def no_action_confidence(head: keras.Model, encoder: keras.Model, spec: ClipSpec, people: range,
+                         actions: tuple[str, ...] = (samples.IDLE,)) -> np.ndarray:
+    """float32 (clips,): how sure a head is of some action that it knows while drawn people (their seeds) only stand
+    there, or do others; each person does one of `actions`, in turn.
 
     The frames come with all the camera's noise, as in the live system; compressed films of them have lost most of it.
     """
-    films = (drawn_film(samples.IDLE, person) for person in people)
+    films = (drawn_film(actions[number % len(actions)], person) for number, person in enumerate(people))
     return film_confidences(KerasFunction(encoder), KerasFunction(head), spec, films)
 
 
 def drawn_film(action: str, person: int) -> list[tuple[np.ndarray, float]]:
-    """(BGR uint8 frame (120, 160, 3), time in seconds) of a drawn action at 25 frames a second, not compressed."""
-    return [(frame, index / 25) for index, frame in enumerate(samples.draw_action(action, person, size=(120, 160)))]
+    """(BGR uint8 frame (120, 160, 3), time in seconds) of what one person or two do, drawn, at 25 frames a second, not
+    compressed."""
+    draw = samples.draw_couple if action in samples.COUPLE_ACTIONS else samples.draw_action
+    return [(frame, index / 25) for index, frame in enumerate(draw(action, person, size=(120, 160)))]
 
 
 def film_confidences(encode, classify, spec: ClipSpec, films) -> np.ndarray:

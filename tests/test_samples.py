@@ -113,8 +113,10 @@ def test_some_walkers_are_far_off(route, depth, reason):
 
 @pytest.mark.parametrize("action", samples.COUPLE_ACTIONS)
 def test_two_people_move_and_return(action):
-    """Something happens in the middle of the clip, and the pictures have the asked shape."""
-    frames = samples.draw_couple(action, 8, seconds=4.0, size=(96, 128))
+    """Something happens in the middle of the clip, before a camera that is still, and the pictures have the asked shape."""
+    looks = ((seed, samples._draw_look(seed, (96, 128))) for seed in range(50))
+    seed = next(s for s, look in looks if not look.shake and not look.distractor and look.tones.mean() > 60)
+    frames = samples.draw_couple(action, seed, seconds=4.0, size=(96, 128))
     assert len(frames) == 100 and frames[0].shape == (96, 128, 3) and frames[0].dtype == np.uint8
     smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(float) for frame in frames[::10]]
     away = [np.abs(frame - smooth[0]).mean() for frame in smooth]
@@ -137,6 +139,33 @@ def test_the_look_of_a_couple_tells_nothing_about_what_they_do():
     frames = np.array([cv2.GaussianBlur(samples.draw_couple(action, 5, 0.04)[0], (0, 0), 2)
                        for action in samples.COUPLE_ACTIONS if action != "point"], float)
     assert np.ptp(frames, axis=0).max(axis=-1).mean() < 6
+
+
+@pytest.mark.parametrize("phase, flights", [(1.0, 1), (4.0, 3)])
+def test_half_of_the_jumpers_jump_once_and_then_stand(phase, flights):
+    """One jump takes 1.3 seconds."""
+    style = replace(samples._draw_style("jump", 4, samples._draw_look(4, (96, 128)), 4.0, (96, 128)), phase=phase, rate=1.0, start=0.3)
+    flying = []
+    for t in np.arange(0, 4.0, 0.04):
+        pose = samples.rest(t, style)
+        samples.MOTIONS["jump"](pose, t, style)
+        flying.append(pose.lift > 0)
+    assert (np.diff(np.int8(flying)) > 0).sum() == flights
+
+
+def test_furniture_stands_before_a_quarter_of_the_people_and_below_their_arms():
+    looks = [samples._draw_look(seed, (96, 128)) for seed in range(200)]
+    hidden = [look.furniture for look in looks if look.furniture]
+    assert 30 <= len(hidden) <= 70 and min(top for *_, top in hidden) >= 0.6
+
+
+def test_furniture_hides_who_walks_behind_it_and_passes_by_when_the_camera_turns():
+    look = replace(samples._draw_look(3, (96, 128)), furniture=((0.0, 0.0, 255.0), 0.25, 0.75, 0.8), shake=0.0)
+    pose = samples.rest(0.0, samples._draw_style("idle", 3, look, 2.0, (96, 128)))
+    for pan, columns in ((0, slice(32, 96)), (20, slice(12, 76))):
+        scene = samples._paint_scene(look, [(pose, look.body)], 0.0, (96, 128), pan=pan)
+        red = (scene == (0, 0, 255)).all(axis=-1)
+        assert red[78:, columns].all() and not red[:76].any() and red.sum() < 1.1 * red[78:, columns].size
 
 
 def test_light_reaches_from_very_dark_to_bright():

@@ -859,6 +859,17 @@ def test_confidence_without_an_action_is_that_of_the_frames_as_the_camera_gives_
     assert found.shape == (2,) and found[1] == pytest.approx(expected, abs=1e-4) and (found > 1 / 3 - 1e-6).all()
 
 
+def test_each_person_does_one_of_the_unknown_actions_in_turn():
+    keras.utils.set_random_seed(0)
+    spec = ClipSpec(length=4, size=32)
+    encoder, head = models.build_backbone(32, None), models.build_action_head(3, 4, units=8)
+    found = training.no_action_confidence(head, encoder, spec, range(7, 10), ("hug", samples.IDLE))
+    films = [training.drawn_film(action, person) for action, person in (("hug", 7), (samples.IDLE, 8), ("hug", 9))]
+    assert len(films[0]) == 100 and films[0][25][1] == 1.0, "two people take four seconds"
+    run = artifacts.KerasFunction
+    assert found == pytest.approx(training.film_confidences(run(encoder), run(head), spec, films), abs=1e-6)
+
+
 # --------------------------------------------------------------------------------------------------- learning
 
 def test_mini_xception_learns_drawn_expressions(tmp_path):
