@@ -200,6 +200,7 @@ def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed:
     log, best, last = work / "log.csv", work / "best.weights.h5", work / "last.weights.h5"
     done = _read_log(log)
     if len(done) < epochs:
+        _mend_backup(work / "backup")
         while getattr(training, "epoch", len(done)) < len(done):
             training.on_epoch_end()  # to the order and the augmentations of the epoch that comes next
         best_so_far = float(done["val_accuracy"].max()) if "val_accuracy" in done else None
@@ -217,6 +218,22 @@ def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed:
     table = _read_log(log).drop(columns="epoch")
     measured = [column for column in table if validation is not None or not column.startswith("val_")]
     return {column: table[column].tolist() for column in measured}  # without validation CSVLogger adds empty columns
+
+
+def _mend_backup(folder: Path) -> None:
+    """Go back to the epoch before where a kill came while Keras wrote the number of the epoch, so that the file is empty
+    or cut off. Keras itself does so only for damaged weights."""
+    number = folder / "training_metadata.json"
+    try:
+        json.loads(number.read_text())
+    except FileNotFoundError:
+        pass
+    except json.JSONDecodeError:
+        for path in (number, folder / "latest.weights.h5"):
+            path.unlink(missing_ok=True)
+            previous = path.with_name(f"{path.name}.bkp")
+            if previous.is_file():
+                shutil.copy(previous, path)
 
 
 def _read_log(log: Path) -> pandas.DataFrame:
