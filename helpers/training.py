@@ -200,8 +200,8 @@ def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed:
     log, best, last = work / "log.csv", work / "best.weights.h5", work / "last.weights.h5"
     done = _read_log(log)
     if len(done) < epochs:
-        _mend_backup(work / "backup")
-        while getattr(training, "epoch", len(done)) < len(done):
+        kept = _epochs_kept(work / "backup")
+        while getattr(training, "epoch", kept) < kept:
             training.on_epoch_end()  # to the order and the augmentations of the epoch that comes next
         best_so_far = float(done["val_accuracy"].max()) if "val_accuracy" in done else None
         model.fit(training, validation_data=validation, epochs=epochs, verbose=0, callbacks=[
@@ -220,20 +220,24 @@ def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed:
     return {column: table[column].tolist() for column in measured}  # without validation CSVLogger adds empty columns
 
 
-def _mend_backup(folder: Path) -> None:
-    """Go back to the epoch before where a kill came while Keras wrote the number of the epoch, so that the file is empty
-    or cut off. Keras itself does so only for damaged weights."""
+def _epochs_kept(folder: Path) -> int:
+    """How many epochs Keras's backup in `folder` has finished: it goes on with the next one.
+
+    A kill while Keras writes that number leaves a file that is empty or cut off. Then the backup of the epoch before is
+    put in place, if there is one; Keras itself does so only for damaged weights.
+    """
     number = folder / "training_metadata.json"
     try:
-        json.loads(number.read_text())
+        return json.loads(number.read_text())["epoch"]
     except FileNotFoundError:
-        pass
+        return 0
     except json.JSONDecodeError:
         for path in (number, folder / "latest.weights.h5"):
             path.unlink(missing_ok=True)
             previous = path.with_name(f"{path.name}.bkp")
             if previous.is_file():
                 shutil.copy(previous, path)
+        return _epochs_kept(folder)
 
 
 def _read_log(log: Path) -> pandas.DataFrame:

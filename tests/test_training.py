@@ -552,15 +552,15 @@ def test_a_kill_in_the_middle_of_training(tmp_path):
 
 @pytest.mark.parametrize("epochs, text", [(1, ""), (3, ""), (3, '{"epoch": ')])
 def test_a_kill_while_the_number_of_the_epoch_is_written(epochs, text, tmp_path):
-    """Keras's backup then holds a file that is empty or cut off: the epoch before counts, or the beginning."""
-    data = Blobs()
+    """Keras's backup then holds a file that is empty or cut off: the epoch before counts, or the beginning. The last
+    epoch is trained again, on its own batches and not on those of the next one, where the labels are swapped."""
+    data = Blobs(flip=epochs + 1)  # Keras calls on_epoch_end once before the first epoch
     before = training.fit(blob_model(), data, data.truth, epochs, tmp_path, seed=0)
     (tmp_path / "backup" / "training_metadata.json").write_text(text)
-    data = Blobs()
+    data = Blobs(flip=epochs + 1)
     history = training.fit(blob_model(), data, data.truth, epochs + 2, tmp_path, seed=0)
     assert len(history["loss"]) == epochs + 2
-    assert history["loss"][:epochs - 1] == pytest.approx(before["loss"][:-1])
-    assert history["loss"][-1] < history["loss"][0]
+    assert history["loss"][:epochs] == pytest.approx(before["loss"], rel=0.05)  # batches come in another order
 
 
 # --------------------------------------------------------------------------------------------------- profiles
