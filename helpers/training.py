@@ -473,6 +473,7 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
 def fer_data(config: dict) -> dict:
     """FER-2013's training part as `train_emotion` needs it, its validation part cut off by groups of equal pictures.
 
+    Also, when vote_share is not 0, votes (`fer_votes`) of the training faces.
     config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed;
         optionally teacher, the run below artifacts/ whose model teaches, and teacher_precision (`models.trainable_twin`).
     """
@@ -483,7 +484,7 @@ def fer_data(config: dict) -> dict:
     for name, part in (("train", fit_part), ("val", validation)):
         data[name], data[f"{name}_targets"] = face_arrays(part, labels, spec)
     if config["vote_share"]:
-        votes = fer_votes(fit_part)
+        data["votes"] = votes = fer_votes(fit_part)
         if profile() == "full" and not votes.any():
             raise DataError(f"{data_root() / 'fer2013_manifest.csv'}: no FER+ votes for these faces; get the file "
                             "(data/README.md) or set vote_share to 0")
