@@ -65,6 +65,25 @@ def _separable_pair(x, width: int, penalty, name: str):
     return x
 
 
+def build_face_mobilenet(classes: int, size: int = 48, dropout: float = 0.3, weights: str | None = "imagenet") -> keras.Model:
+    """MobileNetV2 for faces, as a teacher: the gray face at twice its side in three equal channels, average, softmax.
+
+    Input and output are those of `build_mini_xception`. weights: see `build_backbone`.
+    """
+    inputs = keras.Input((size, size, 1), name="face")
+    x = layers.UpSampling2D(2, interpolation="bilinear", name="twice_the_side")(inputs)
+    x = layers.Rescaling(0.5, name="to_the_range_of_photos")(x)
+    x = layers.Concatenate(name="three_channels")([x, x, x])
+    backbone = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)
+    backbone.set_weights(build_backbone(2 * size, weights).get_weights())
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.98  # 0.999, Keras's choice, would remember ImageNet for many epochs
+    x = layers.GlobalAveragePooling2D(name="average")(backbone.output)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="emotion")(x), name="face_mobilenet")
+
+
 class FusedBatchNormalization(layers.BatchNormalization):
     """The same function and weights as Keras's layer, in training with TensorFlow's fused kernel.
 

@@ -397,21 +397,54 @@ def resize_faces(images: np.ndarray, side: int | None) -> np.ndarray:
     return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])[..., None]
 
 
+def face_view(crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, number: int,
+              mixup_alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """(float32 (N, S, S, 1), float32 (N, classes)): all crops, augmented, normalised and blended, with their targets.
+
+    The same number gives the same pictures.
+    """
+    rng = np.random.default_rng((2015, number))
+    return mixup(preprocessor.normalise(augment_faces(crops, rng)), targets, mixup_alpha, rng)
+
+
+def teach(teachers: list[keras.Model], crops: np.ndarray, preprocessor: FacePreprocessor, views: int,
+          mixup_alpha: float) -> np.ndarray:
+    """float32 (views, N, classes): the mean answer of these networks to `face_view` 0, 1, ... of crops (N, size, size).
+
+    What a student is trained on (distillation: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531; the same view, blended
+    too, for teacher and student: Beyer et al., 2022, arXiv:2106.05237). Fixed views are asked about once, and cached.
+    """
+    content, spec = hashlib.sha256(crops.tobytes()).hexdigest(), preprocessor.spec.as_dict()
+    answers = np.zeros((views, len(crops), teachers[0].output_shape[-1]), np.float32)
+    for teacher in teachers:
+        key, function = f"{weights_key(teacher)} {teacher.layers[1].compute_dtype}", KerasFunction(teacher)
+        for number in range(views):
+            answer = _cached_answers(content, spec, mixup_alpha, key, number, crops, preprocessor, function)
+            answers[number] += answer / len(teachers)
+    return answers
+
+
+@memory.cache(ignore=["crops", "preprocessor", "function"])
+def _cached_answers(content: str, spec: dict, mixup_alpha: float, teacher: str, number: int, crops, preprocessor,
+                    function) -> np.ndarray:
+    no_targets = np.zeros((len(crops), 1), np.float32)
+    return function(face_view(crops, no_targets, preprocessor, number, mixup_alpha)[0], batch=256)
+
+
 class FaceBatches(keras.utils.PyDataset):
     """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> side -> mixup.
 
     side: the pictures are reduced to this many pixels in front of mixup; None leaves them as they are.
-    teacher: a network that is asked about the augmented faces, at their own size; its answers make `teacher_share` of
-        the targets (distillation: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531; the same view for teacher and
-        student: Beyer et al., 2022, arXiv:2106.05237).
+    answers: float32 (views, N, classes), what teachers say to each `face_view` (`teach`). They make `teacher_share` of
+        the targets, and epoch after epoch shows one view after the other.
     Gives (images float32 (B, side, side, 1), targets float32 (B, classes), weights float32 (B,)).
     """
 
     def __init__(self, crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, batch: int, seed: int,
                  mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True,
-                 side: int | None = None, teacher: keras.Model | None = None, teacher_share: float = 0.0):
+                 side: int | None = None, answers: np.ndarray | None = None, teacher_share: float = 0.0):
         super().__init__()
-        self.side, self.teacher, self.teacher_share = side, teacher, teacher_share
+        self.side, self.answers, self.teacher_share, self._view = side, answers, teacher_share, None
         self.crops, self.targets, self.preprocessor, self.batch = crops, targets, preprocessor, batch
         self.seed, self.mixup_alpha, self.augment, self.epoch = seed, mixup_alpha, augment, 0
         self.weights = np.ones(targets.shape[1], np.float32) if weights is None else weights
@@ -423,12 +456,20 @@ class FaceBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch:(index + 1) * self.batch]
-        crops = augment_faces(self.crops[chosen], rng) if self.augment else self.crops[chosen]
-        images, targets = self.preprocessor.normalise(crops), self.targets[chosen]
-        if self.teacher is not None:
-            targets = (1 - self.teacher_share) * targets + self.teacher_share * self.teacher.predict_on_batch(images)
-        images, targets = mixup(resize_faces(images, self.side), targets, self.mixup_alpha, rng)
+        if self.answers is not None:
+            images, targets = (array[chosen] for array in self._taught_view(self.epoch % len(self.answers)))
+            images = resize_faces(images, self.side)
+        else:
+            crops = augment_faces(self.crops[chosen], rng) if self.augment else self.crops[chosen]
+            images = resize_faces(self.preprocessor.normalise(crops), self.side)
+            images, targets = mixup(images, self.targets[chosen], self.mixup_alpha, rng)
         return images, targets, targets @ self.weights
+
+    def _taught_view(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._view is None or self._view[0] != number:
+            images, targets = face_view(self.crops, self.targets, self.preprocessor, number, self.mixup_alpha)
+            self._view = number, images, (1 - self.teacher_share) * targets + self.teacher_share * self.answers[number]
+        return self._view[1:]
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -449,7 +490,7 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
         optionally weight_decay, augment (bool), precision (`models.trainable_twin`), and side, to train on reduced
         pictures (progressive resizing: cheap epochs first).
     data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
-        soft_targets float32 (N, classes) to train on instead of the labels, and teacher, a face model that is worth
+        soft_targets float32 (N, classes) to train on instead of the labels, and answers (`teach`), which are worth
         config["teacher_share"] of the targets.
     work: folder of the checkpoints.
     """
@@ -459,7 +500,7 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     batches = FaceBatches(data["train"], targets, data["preprocessor"], config["batch"], config["seed"],
                           config["mixup_alpha"],
                           capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]),
-                          config.get("augment", True), side, data.get("teacher"), config.get("teacher_share", 0.0))
+                          config.get("augment", True), side, data.get("answers"), config.get("teacher_share", 0.0))
     optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"],
                                config.get("weight_decay", 1e-4))
     twin = models.trainable_twin(model, side, config.get("precision", "float32"))
@@ -473,9 +514,11 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
 def fer_data(config: dict) -> dict:
     """FER-2013's training part as `train_emotion` needs it, its validation part cut off by groups of equal pictures.
 
-    Also, when vote_share is not 0, votes (`fer_votes`) of the training faces.
+    With vote_share also votes (`fer_votes`) of the training faces.
+
     config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed;
-        optionally teacher, the run below artifacts/ whose model teaches, and teacher_precision (`models.trainable_twin`).
+        optionally teachers, runs below artifacts/ whose models answer (`teach`), with views, mixup_alpha and
+        teacher_precision (`models.trainable_twin`).
     """
     labels, spec = tuple(config["labels"]), FaceSpec(**config["face"])
     whole = group_by_pixels(fer_samples("train"))
@@ -491,37 +534,69 @@ def fer_data(config: dict) -> dict:
         expected = expected_labels(data["train_targets"], votes, len(labels))
         one_hot = np.eye(len(labels), dtype=np.float32)[data["train_targets"]]
         data["soft_targets"] = (1 - config["vote_share"]) * one_hot + config["vote_share"] * expected
-    if config.get("teacher"):
-        teacher = artifacts.load_keras(ARTIFACTS / config["teacher"] / "emotion_model.keras")
+    if config.get("teachers"):
         precision = config.get("teacher_precision", "float32")
-        data["teacher"] = models.trainable_twin(teacher, teacher.input_shape[1], precision)
+        teachers = [models.trainable_twin(load_face_model(run), spec.size, precision) for run in config["teachers"]]
+        data["answers"] = teach(teachers, data["train"], data["preprocessor"], config["views"], config["mixup_alpha"])
     return data
 
 
+def load_face_model(run: str) -> keras.Model:
+    """The network that the emotion run of this name, below artifacts/, has trained."""
+    return artifacts.load_keras(ARTIFACTS / run / "emotion_model.keras")
+
+
 def emotion_network(config: dict) -> keras.Model:
-    """An untrained Mini-Xception. config: labels, face, stem, widths, dropout, l2, middle."""
-    return models.build_mini_xception(len(config["labels"]), config["face"]["size"], config["stem"], tuple(config["widths"]),
-                                      config["dropout"], config["l2"], config["middle"])
+    """The network to train: a Mini-Xception, or MobileNetV2 from ImageNet.
 
-
-def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
-    """Train a Mini-Xception on FER-2013 as `config` says and write model and predictions into `work`; the history.
-
-    Two stages: `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones. The temperature
-    is fitted on validation; predictions.npz, of the test part, is calibrated with it.
+    config: labels, face, dropout and, for a Mini-Xception, stem, widths, l2, middle; optionally network="mobilenet", and
+        start_from, the run below artifacts/ whose weights are the first ones.
     """
-    labels, spec, data = tuple(config["labels"]), FaceSpec(**config["face"]), fer_data(config)
+    classes, size = len(config["labels"]), config["face"]["size"]
+    if config.get("network") == "mobilenet":
+        model = models.build_face_mobilenet(classes, size, config["dropout"], None if profile() == "smoke" else "imagenet")
+    else:
+        model = models.build_mini_xception(classes, size, config["stem"], tuple(config["widths"]), config["dropout"],
+                                           config["l2"], config["middle"])
+    if config.get("start_from") and profile() != "smoke":  # there the networks are narrower than the committed ones
+        model.set_weights(load_face_model(config["start_from"]).get_weights())
+    return model
+
+
+def train_face_model(config: dict, data: dict, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Train the network of `config` on `fer_data` in two stages; (network, history).
+
+    `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones.
+    """
     keras.utils.set_random_seed(config["seed"])
     model = emotion_network(config)
+    history: dict[str, list[float]] = {}
     small = dict(config, side=config["small_side"], learning_rate=config["small_rate"],
                  epochs=min(config["small_epochs"], config["epochs"]))
-    history: dict[str, list[float]] = {}
     for name, stage in (("small", small), ("whole", config)):
         if stage["epochs"]:
             more = train_emotion(model, stage, data, work / "work" / name)
             history = {key: history.get(key, []) + more[key] for key in more}
+    return model, history
+
+
+def train_teacher(config: dict, work: Path) -> dict[str, list[float]]:
+    """Train a network that is only there to teach; writes emotion_model.keras into `work`, gives the history."""
+    model, history = train_face_model(config, fer_data(config), work)
+    model.save(work / "emotion_model.keras")
+    return history
+
+
+def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
+    """Train a face network on FER-2013 and write model and predictions into `work`; the history.
+
+    The temperature is fitted on validation; predictions.npz, of the test part, is calibrated with it.
+    """
+    data = fer_data(config)
+    model, history = train_face_model(config, data, work)
     probabilities = KerasFunction(model)(data["preprocessor"].normalise(data["val"]))
-    artifacts.save_emotion(work, model, labels, spec, fit_temperature(probabilities, data["val_targets"]))
+    temperature = fit_temperature(probabilities, data["val_targets"])
+    artifacts.save_emotion(work, model, tuple(config["labels"]), FaceSpec(**config["face"]), temperature)
     classifier = artifacts.EmotionClassifier.load(work)
     predict_emotions(fer_samples("test"), classifier)[0].save(work / "predictions.npz")
     return history

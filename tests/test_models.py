@@ -123,6 +123,23 @@ def test_a_bfloat16_twin_keeps_its_weights_in_float32_and_learns_nearly_the_same
     assert coarse.dtype == np.float32 and 0 < np.abs(exact - coarse).max() < 0.05
 
 
+def test_a_face_mobilenet_is_mobilenet_on_the_face_at_twice_its_side(faces):
+    """Each pixel twice as wide and high, halved, in three equal channels; and it can be trained as a twin."""
+    keras.utils.set_random_seed(3)
+    model = models.build_face_mobilenet(7, 24, weights=None)
+    backbone = models.build_backbone(48, weights=None)
+    backbone.set_weights(model.get_weights()[:-2])
+    large = keras.ops.image.resize(faces[0], (48, 48), interpolation="bilinear")
+    features = answer(backbone, np.repeat(0.5 * large, 3, axis=-1))
+    kernel, bias = model.get_weights()[-2:]
+    expected = keras.ops.softmax(features @ kernel + bias)
+    np.testing.assert_allclose(answer(model, faces[0]), expected, atol=1e-5)
+    twin = models.trainable_twin(model, 24, "mixed_bfloat16")
+    assert twin.get_layer("Conv1").compute_dtype == "bfloat16" and twin.layers[-1].compute_dtype == "float32"
+    momenta = {layer.momentum for layer in twin.layers if isinstance(layer, keras.layers.BatchNormalization)}
+    assert momenta == {0.98}
+
+
 def test_ingredients_are_in_the_network():
     model = models.build_mini_xception(7, stem=4, widths=(8,), dropout=0.4, l2=1e-3)
     assert model.get_layer("dropout").rate == pytest.approx(0.4)

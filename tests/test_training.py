@@ -218,13 +218,43 @@ def test_reduced_batches_show_the_same_faces_smaller():
     np.testing.assert_allclose(small[0][..., 0], means, atol=1e-5)
 
 
-def test_a_teacher_answers_for_the_augmented_faces_at_their_own_side():
-    teacher = models.build_mini_xception(3, 48, 4, (8,))
-    taught, alone = (face_batches(side=24, teacher=network, teacher_share=0.75)[1] for network in (teacher, None))
-    np.testing.assert_array_equal(taught[0], alone[0])
-    seen = face_batches()[1][0]  # the same faces, augmented in the same way, at 48 pixels
-    expected = 0.25 * alone[1] + 0.75 * artifacts.KerasFunction(teacher)(seen)
-    np.testing.assert_allclose(taught[1], expected, atol=1e-5)
+def test_teachers_answer_for_the_very_views_that_the_epochs_show():
+    """Two views: epochs 0 and 2 show the same blended faces, epoch 1 others; targets are shares of label and mean answer."""
+    preprocessor, teachers = FacePreprocessor(FaceSpec()), []
+    for seed in (1, 2):
+        keras.utils.set_random_seed(seed)
+        teachers.append(models.build_mini_xception(3, 48, 4, (8,)))
+    answers = training.teach(teachers, CROPS, preprocessor, views=2, mixup_alpha=1.0)
+    assert answers.shape == (2, 10, 3) and answers.dtype == np.float32
+    taught = dict(answers=answers, teacher_share=0.75, mixup_alpha=1.0)
+    batches, one_hot = face_batches(**taught), np.eye(3, dtype=np.float32)[np.arange(10) % 3]
+    for epoch in range(3):
+        images, targets = (np.concatenate(part) for part in list(zip(*(batches[i] for i in range(len(batches))), strict=True))[:2])
+        seen, labels = training.face_view(CROPS, one_hot, preprocessor, epoch % 2, 1.0)
+        np.testing.assert_array_equal(images, seen[batches.order])
+        said = np.mean([artifacts.KerasFunction(teacher)(seen) for teacher in teachers], axis=0)
+        np.testing.assert_allclose(targets, (0.25 * labels + 0.75 * said)[batches.order], atol=1e-5)
+        batches.on_epoch_end()
+    assert ((labels > 0.05) & (labels < 0.45)).any(), "blended"
+    assert np.abs(answers[0] - answers[1]).max() > 1e-4
+    small, large = face_batches(**taught, side=24)[1], face_batches(**taught)[1]
+    np.testing.assert_array_equal(small[0], training.resize_faces(large[0], 24))
+    np.testing.assert_array_equal(small[1], large[1])
+
+
+def test_a_student_starts_from_the_weights_it_is_told(folders, monkeypatch):
+    set_profile(monkeypatch, "full")
+    config = {"labels": "abc", "face": FaceSpec().as_dict(), "stem": 4, "widths": (8,), "dropout": 0.1, "l2": 0.0, "middle": 0}
+    keras.utils.set_random_seed(7)
+    earlier = training.emotion_network(config)
+    (folders / "artifacts" / "earlier").mkdir(parents=True)
+    earlier.save(folders / "artifacts" / "earlier" / "emotion_model.keras")
+    same, other = training.emotion_network({**config, "start_from": "earlier"}), training.emotion_network(config)
+    for a, b in zip(earlier.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(not np.array_equal(a, b) for a, b in zip(earlier.get_weights(), other.get_weights(), strict=True))
+    with pytest.raises(DataError, match="nowhere"):
+        training.emotion_network({**config, "start_from": "nowhere"})
 
 
 def test_batches_carry_each_samples_weight():
