@@ -412,23 +412,26 @@ def teach(teachers: list[keras.Model], crops: np.ndarray, preprocessor: FacePrep
     """float32 (views, N, classes): the mean answer of these networks to `face_view` 0, 1, ... of crops (N, size, size).
 
     What a student is trained on (distillation: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531; the same view, blended
-    too, for teacher and student: Beyer et al., 2022, arXiv:2106.05237). Fixed views are asked about once, and cached.
+    too, for teacher and student: Beyer et al., 2022, arXiv:2106.05237). Each teacher sees the views at the side it was
+    trained at. Fixed views are asked about once, and cached.
     """
     content, spec = hashlib.sha256(crops.tobytes()).hexdigest(), preprocessor.spec.as_dict()
     answers = np.zeros((views, len(crops), teachers[0].output_shape[-1]), np.float32)
     for teacher in teachers:
-        key, function = f"{weights_key(teacher)} {teacher.layers[1].compute_dtype}", KerasFunction(teacher)
+        side, function = teacher.input_shape[1], KerasFunction(teacher)
+        key = f"{weights_key(teacher)} {teacher.layers[1].compute_dtype}"
         for number in range(views):
-            answer = _cached_answers(content, spec, mixup_alpha, key, number, crops, preprocessor, function)
+            answer = _cached_answers(content, spec, mixup_alpha, key, side, number, crops, preprocessor, function)
             answers[number] += answer / len(teachers)
     return answers
 
 
 @memory.cache(ignore=["crops", "preprocessor", "function"])
-def _cached_answers(content: str, spec: dict, mixup_alpha: float, teacher: str, number: int, crops, preprocessor,
-                    function) -> np.ndarray:
+def _cached_answers(content: str, spec: dict, mixup_alpha: float, teacher: str, side: int, number: int, crops,
+                    preprocessor, function) -> np.ndarray:
     no_targets = np.zeros((len(crops), 1), np.float32)
-    return function(face_view(crops, no_targets, preprocessor, number, mixup_alpha)[0], batch=256)
+    images, _ = face_view(crops, no_targets, preprocessor, number, mixup_alpha)
+    return function(resize_faces(images, side), batch=256)
 
 
 class FaceBatches(keras.utils.PyDataset):
@@ -536,7 +539,8 @@ def fer_data(config: dict) -> dict:
         data["soft_targets"] = (1 - config["vote_share"]) * one_hot + config["vote_share"] * expected
     if config.get("teachers"):
         precision = config.get("teacher_precision", "float32")
-        teachers = [models.trainable_twin(load_face_model(run), spec.size, precision) for run in config["teachers"]]
+        teachers = [models.trainable_twin(model, model.input_shape[1], precision)
+                    for model in map(load_face_model, config["teachers"])]
         data["answers"] = teach(teachers, data["train"], data["preprocessor"], config["views"], config["mixup_alpha"])
     return data
 

@@ -219,11 +219,12 @@ def test_reduced_batches_show_the_same_faces_smaller():
 
 
 def test_teachers_answer_for_the_very_views_that_the_epochs_show():
-    """Two views: epochs 0 and 2 show the same blended faces, epoch 1 others; targets are shares of label and mean answer."""
+    """Two views: epochs 0 and 2 show the same blended faces, epoch 1 others; targets are shares of label and mean answer.
+    The second teacher was trained at 24 pixels, so it sees the views at that side."""
     preprocessor, teachers = FacePreprocessor(FaceSpec()), []
-    for seed in (1, 2):
+    for seed, side in ((1, 48), (2, 24)):
         keras.utils.set_random_seed(seed)
-        teachers.append(models.build_mini_xception(3, 48, 4, (8,)))
+        teachers.append(models.build_mini_xception(3, side, 4, (8,)))
     answers = training.teach(teachers, CROPS, preprocessor, views=2, mixup_alpha=1.0)
     assert answers.shape == (2, 10, 3) and answers.dtype == np.float32
     taught = dict(answers=answers, teacher_share=0.75, mixup_alpha=1.0)
@@ -232,7 +233,8 @@ def test_teachers_answer_for_the_very_views_that_the_epochs_show():
         images, targets = (np.concatenate(part) for part in list(zip(*(batches[i] for i in range(len(batches))), strict=True))[:2])
         seen, labels = training.face_view(CROPS, one_hot, preprocessor, epoch % 2, 1.0)
         np.testing.assert_array_equal(images, seen[batches.order])
-        said = np.mean([artifacts.KerasFunction(teacher)(seen) for teacher in teachers], axis=0)
+        said = np.mean([artifacts.KerasFunction(teacher)(training.resize_faces(seen, side))
+                        for teacher, side in zip(teachers, (48, 24), strict=True)], axis=0)
         np.testing.assert_allclose(targets, (0.25 * labels + 0.75 * said)[batches.order], atol=1e-5)
         batches.on_epoch_end()
     assert ((labels > 0.05) & (labels < 0.45)).any(), "blended"
