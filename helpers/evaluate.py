@@ -298,6 +298,17 @@ def format_table(metrics: Metrics, max_rows: int = 18) -> str:
     return "\n".join(lines)
 
 
+def format_accuracies(sets: Mapping[str, Predictions]) -> str:
+    """One line per set of predictions: n, accuracy with its 95 % Wilson interval, macro-F1."""
+    width, lines = max(len(name) for name in sets), []
+    for name, predictions in sets.items():
+        metrics = summarise(predictions)
+        low, high = wilson_interval(int(predictions.correct.sum()), metrics.n)
+        lines.append(f"{name:<{width}}  n={metrics.n:5}  accuracy {metrics.accuracy:.3f} ({low:.3f}..{high:.3f})  "
+                     f"macro-F1 {metrics.macro_f1:.3f}")
+    return "\n".join(lines)
+
+
 def _row(width: int, score: ClassScore) -> str:
     return (f"{score.label:<{width}}  {score.precision:9.3f}  {score.recall:6.3f}  "
             f"{score.f1:5.3f}  {score.support:7d}")

@@ -585,7 +585,10 @@ def train_face_model(config: dict, data: dict, work: Path) -> tuple[keras.Model,
 
 
 def train_teacher(config: dict, work: Path) -> dict[str, list[float]]:
-    """Train a network that is only there to teach; writes emotion_model.keras into `work`, gives the history."""
+    """Train a network that is not used as it is: it teaches others, or another goes on from its weights.
+
+    Writes emotion_model.keras into `work`, gives the history.
+    """
     model, history = train_face_model(config, fer_data(config), work)
     model.save(work / "emotion_model.keras")
     return history

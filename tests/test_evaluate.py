@@ -281,6 +281,11 @@ def test_table_is_aligned_and_complete():
     )
 
 
+def test_accuracies_of_several_sets_stand_below_each_other():
+    figures = "n=    5  accuracy 0.600 (0.231..0.882)  macro-F1 0.583"
+    assert evaluate.format_accuracies({"all": FIVE, "indoors": FIVE}) == f"all      {figures}\nindoors  {figures}"
+
+
 def test_table_of_many_classes_fits_a_notebook_cell():
     metrics = evaluate.summarise(
         random_predictions(tuple(f"action{number:03d}" for number in range(101)), 800)
