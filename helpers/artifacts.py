@@ -227,15 +227,20 @@ class KerasFunction:
     """A Keras model with the same face as `LiteRT`, traced once."""
 
     def __init__(self, model):
-        import tensorflow
+        import keras
 
         self.input_shape, self.output_shape = model.input_shape, model.output_shape
+        if keras.backend.backend() != "tensorflow":
+            self._call = model.predict_on_batch
+            return
+        import tensorflow
+
         signature = [tensorflow.TensorSpec((None, *model.input_shape[1:]), tensorflow.float32)]
         self._call = tensorflow.function(lambda inputs: model(inputs, training=False), input_signature=signature)
 
     def __call__(self, inputs: np.ndarray, batch: int = 64) -> np.ndarray:
         inputs = np.asarray(inputs, np.float32)
-        rows = [self._call(inputs[start:start + batch]).numpy() for start in range(0, len(inputs), batch)]
+        rows = [np.asarray(self._call(inputs[start:start + batch])) for start in range(0, len(inputs), batch)]
         return np.concatenate(rows) if rows else np.empty((0, *self.output_shape[1:]), np.float32)
 
 
@@ -363,8 +368,13 @@ def save_emotion(folder: Path, model, labels: tuple[str, ...], spec: FaceSpec, t
     folder = Path(folder)
     save_keras(model, folder / "emotion_model")
     export_litert(model, folder / "emotion_model.tflite")
+    save_emotion_settings(folder, labels, spec, temperature)
+
+
+def save_emotion_settings(folder: Path, labels: tuple[str, ...], spec: FaceSpec, temperature: float = 1.0) -> None:
+    """Write labels.json and config.json: what `EmotionClassifier.load` needs beside a model file."""
     save_labels(folder, labels)
-    (folder / "config.json").write_text(json.dumps({"face": spec.as_dict(), "temperature": temperature}, indent=1) + "\n")
+    (Path(folder) / "config.json").write_text(json.dumps({"face": spec.as_dict(), "temperature": temperature}, indent=1) + "\n")
 
 
 def save_action(folder: Path, model, labels: tuple[str, ...], spec: ClipSpec, threshold: float = 0.5) -> None:

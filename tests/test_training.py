@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -218,30 +219,69 @@ def test_reduced_batches_show_the_same_faces_smaller():
     np.testing.assert_allclose(small[0][..., 0], means, atol=1e-5)
 
 
-def test_teachers_answer_for_the_very_views_that_the_epochs_show():
-    """Two views: epochs 0 and 2 show the same blended faces, epoch 1 others; targets are shares of label and mean answer.
-    The second teacher was trained at 24 pixels, so it sees the views at that side."""
-    preprocessor, teachers = FacePreprocessor(FaceSpec()), []
-    for seed, side in ((1, 48), (2, 24)):
-        keras.utils.set_random_seed(seed)
-        teachers.append(models.build_mini_xception(3, side, 4, (8,)))
-    answers = training.teach(teachers, CROPS, preprocessor, views=2, mixup_alpha=1.0)
+def epoch_of(batches: training.FaceBatches) -> list[np.ndarray]:
+    """images, targets and weights of all batches of an epoch."""
+    return [np.concatenate(part) for part in zip(*(batches[i] for i in range(len(batches))), strict=True)]
+
+
+def test_a_teacher_answers_for_the_very_views_that_the_epochs_show():
+    """Two views: epochs 0 and 2 show the same blended faces, epoch 1 others; targets are shares of label and answer."""
+    keras.utils.set_random_seed(1)
+    preprocessor, teacher = FacePreprocessor(FaceSpec()), models.build_mini_xception(3, 48, 4, (8,))
+    answers = training.teach(teacher, CROPS, preprocessor, views=2, mixup_alpha=1.0, batch=4)
     assert answers.shape == (2, 10, 3) and answers.dtype == np.float32
-    taught = dict(answers=answers, teacher_share=0.75, mixup_alpha=1.0)
-    batches, one_hot = face_batches(**taught), np.eye(3, dtype=np.float32)[np.arange(10) % 3]
+    taught, everyone = dict(answers=answers, teacher_share=0.75, mixup_alpha=1.0), np.arange(10)
+    batches, one_hot, shown = face_batches(**taught), np.eye(3, dtype=np.float32)[np.arange(10) % 3], []
     for epoch in range(3):
-        images, targets = (np.concatenate(part) for part in list(zip(*(batches[i] for i in range(len(batches))), strict=True))[:2])
-        seen, labels = training.face_view(CROPS, one_hot, preprocessor, epoch % 2, 1.0)
+        images, targets, _ = epoch_of(batches)
+        view = training.face_view(CROPS, preprocessor, epoch % 2, 1.0)
+        seen, labels = view.images(everyone, preprocessor), view.targets(one_hot, everyone)
         np.testing.assert_array_equal(images, seen[batches.order])
-        said = np.mean([artifacts.KerasFunction(teacher)(training.resize_faces(seen, side))
-                        for teacher, side in zip(teachers, (48, 24), strict=True)], axis=0)
+        said = artifacts.KerasFunction(teacher)(seen)
         np.testing.assert_allclose(targets, (0.25 * labels + 0.75 * said)[batches.order], atol=1e-5)
+        shown.append(seen)
         batches.on_epoch_end()
     assert ((labels > 0.05) & (labels < 0.45)).any(), "blended"
+    assert np.array_equal(shown[0], shown[2]) and np.abs(shown[0] - shown[1]).max() > 0.5
     assert np.abs(answers[0] - answers[1]).max() > 1e-4
     small, large = face_batches(**taught, side=24)[1], face_batches(**taught)[1]
     np.testing.assert_array_equal(small[0], training.resize_faces(large[0], 24))
     np.testing.assert_array_equal(small[1], large[1])
+
+
+def test_a_view_blends_its_pictures_and_its_targets_alike():
+    """By hand: three quarters of face 0 and a quarter of face 2."""
+    pictures = np.stack([np.full((16, 16), value, np.uint8) for value in (0, 51, 255)])
+    view = training.FaceView(pictures, np.array([2, 0, 1]), np.float32([0.75, 1, 0.5]))
+    images = view.images(np.array([0, 1]), FacePreprocessor(FaceSpec(16, clahe=False, scaling="minus_one_to_one")))
+    np.testing.assert_allclose(images[:, 5, 5, 0], [0.75 * -1 + 0.25 * 1, -0.6], atol=1e-6)
+    np.testing.assert_allclose(view.targets(np.eye(3, dtype=np.float32), np.array([0, 1])), [[0.75, 0, 0.25], [0, 1, 0]])
+
+
+def test_many_threads_make_the_same_batches():
+    """Where there are many cores, several threads ask for batches at once."""
+    keras.utils.set_random_seed(1)
+    answers = np.full((2, 10, 3), 1 / 3, np.float32)
+    for settings in (dict(mixup_alpha=0.4), dict(answers=answers, teacher_share=0.5, mixup_alpha=1.0)):
+        one_by_one, together = face_batches(**settings), face_batches(**settings)
+        with ThreadPoolExecutor(8) as pool:
+            parts = list(pool.map(together.__getitem__, [0, 1, 2] * 8))
+        for index, part in enumerate(parts):
+            for a, b in zip(part, one_by_one[index % 3], strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_answers_are_kept_in_small_steps_and_belong_to_their_faces(tmp_path):
+    answers = np.random.default_rng(0).dirichlet(np.ones(7), (2, 5)).astype(np.float32)
+    training.save_answers(tmp_path, answers, "these faces")
+    again = training.load_answers(tmp_path, "these faces")
+    np.testing.assert_allclose(again, answers, atol=0.02)
+    np.testing.assert_allclose(again.sum(axis=-1), 1, atol=1e-6)
+    assert again.dtype == np.float32
+    with pytest.raises(DataError, match="other training faces.*delete"):
+        training.load_answers(tmp_path, "those faces")
+    with pytest.raises(DataError, match="nowhere.*no answers"):
+        training.load_answers(tmp_path / "nowhere", "these faces")
 
 
 def test_a_student_starts_from_the_weights_it_is_told(folders, monkeypatch):
@@ -660,6 +700,52 @@ def test_full_trains_anew_when_the_configuration_changed(folders, monkeypatch):
     run = training.fit_or_load("run", {**CONFIG, "optimizer": "sgd"}, train)
     assert len(train.calls) == 2 and run.config["optimizer"] == "sgd"
     assert (run.folder / "model.txt").read_text() == "sgd"
+
+
+def test_a_students_answers_come_from_the_teachers_that_were_trained(folders, tmp_path, monkeypatch):
+    """Two teachers that differ in their start and order alone, on drawn faces; a student's data then hold their mean."""
+    monkeypatch.setenv("HAR_DATA", str(tmp_path / "nothing"))
+    set_profile(monkeypatch, "full")
+    config = {"labels": sorted(samples.EXPRESSIONS), "face": FaceSpec().as_dict(), "stem": 4, "widths": (8,), "dropout": 0.0, "l2": 0.0,
+              "middle": 0, "validation_fraction": 0.2, "vote_share": 0.0, "seed": 3, "optimizer": "sgd", "learning_rate": 0.01,
+              "batch": 64, "epochs": 1, "small_epochs": 0, "small_side": 32, "small_rate": 0.01, "label_smoothing": 0.0,
+              "focal_gamma": 0.0, "mixup_alpha": 0.2, "class_weight_cap": 0.5}
+    run = training.fit_or_load("teachers", {**config, "members": 2, "views": 2, "view_alpha": 1.0}, training.train_teachers)
+    with pytest.raises(DataError, match="alpha 1.0; a student must see the same.*0.2"):
+        training.fer_data({**config, "teacher": "teachers"})
+    data = training.fer_data({**config, "teacher": "teachers", "mixup_alpha": 1.0})
+    assert data["answers"].shape == (2, len(data["train"]), 7)
+    assert len(run.history["loss"]) == 1 and run.provenance["machine"] == training.machine()
+    with np.load(run.folder / "validation.npz") as said:
+        assert said["probabilities"].shape == (2, len(data["val"]), 7) and np.ptp(said["probabilities"], axis=0).max() > 1e-3
+        np.testing.assert_array_equal(said["targets"], data["val_targets"])
+    first = artifacts.EmotionClassifier.load(run.folder)
+    probabilities = first.predict(data["preprocessor"].normalise(data["val"]))
+    with np.load(run.folder / "validation.npz") as said:
+        np.testing.assert_array_equal(probabilities.argmax(axis=1), said["probabilities"][0].argmax(axis=1))
+    alone = []
+    for seed in (3, 4):
+        model, _ = training.train_face_model({**config, "seed": seed}, data_without_answers(data), tmp_path / str(seed))
+        alone.append(training.teach(model, data["train"], data["preprocessor"], 2, 1.0))
+    np.testing.assert_allclose(data["answers"], np.mean(alone, axis=0), atol=0.01)
+    assert np.abs(alone[0] - alone[1]).max() > 0.02
+
+
+def data_without_answers(data: dict) -> dict:
+    return {key: value for key, value in data.items() if key != "answers"}
+
+
+def test_a_training_that_went_on_elsewhere_names_both_machines(folders, monkeypatch):
+    set_profile(monkeypatch, "full")
+    names = iter(("16 cores", "2 cores", "2 cores"))
+    monkeypatch.setattr(training, "machine", lambda: next(names))
+
+    def train(config, folder):
+        for epochs in (1, 2, 3):
+            history = training.fit(blob_model(), Blobs(), None, epochs, folder / "work", seed=0)
+        return history
+
+    assert training.fit_or_load("a", CONFIG, train).provenance["machine"] == "16 cores, then 2 cores"
 
 
 def test_an_interrupted_full_training_leaves_no_artifact_and_finds_its_files_again(folders, monkeypatch):
