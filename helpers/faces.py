@@ -96,6 +96,11 @@ def landmark_model() -> Path:
     return package_file("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
 
 
+def recognition_model() -> Path:
+    """Path of dlib's face recognition network, shipped by the same package."""
+    return package_file("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat")
+
+
 class FaceFinder:
     """Faces of an image with dlib: HOG detector (Dalal & Triggs, 2005) and 68 landmarks (Kazemi & Sullivan, 2014).
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers, regularizers
 
 from helpers.datasets import DataError
-from helpers.faces import package_file
+from helpers.faces import recognition_model
 
 TUNED_FROM = "block_3_expand"  # MobileNetV2's layers from here on are fine-tuned, those before it stay as ImageNet left them
 BACKBONE_SIDE = 224  # the input side that Keras's published MobileNetV2 weights were trained at
@@ -133,11 +133,11 @@ def _zeros_to(x, shape: tuple[int, ...], name: str):
 def read_recognition_weights() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Kernel float32 (side, side, in, out) and bias (out,) of each convolution of dlib's network, from the input on.
 
-    They are in a file of the package `face_recognition_models`, in dlib's own format: after a layer's name the version
+    They are in a file of dlib's own format (`faces.recognition_model`): after a layer's name the version
     and the sizes of its parameters, then the parameters. Each convolution is followed by a scale and an offset per
     channel, what training left of its normalisation; they are part of the kernel and bias here.
     """
-    content = package_file("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat").read_bytes()
+    content = recognition_model().read_bytes()
     kernel = None
     for name in re.finditer(rb"con_4|affine_", content):
         values = _dlib_tensor(content, name.end())

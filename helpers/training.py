@@ -590,7 +590,7 @@ def train_teachers(config: dict, work: Path) -> dict[str, list[float]]:
         histories.append(history)
         said.append(KerasFunction(model)(data["preprocessor"].normalise(data["val"])))
         if member == 0:
-            save_face_network(model, config, data, work)
+            save_face_network(model, config, fit_temperature(said[0], data["val_targets"]), work)
         twin = models.trainable_twin(model, model.input_shape[1], config.get("precision", "float32"))
         answers = answers + _cached_answers(content, config["face"], config["views"], view_alpha, weights_key(model), twin,
                                             data["train"], data["preprocessor"]) / config["members"]
@@ -673,14 +673,14 @@ def train_compared(config: dict, work: Path) -> dict[str, list[float]]:
     """Train a face network that is compared with the deployed one; `save_face_network` into `work`, the history."""
     data = fer_data(config)
     model, history = train_face_model(config, data, work)
-    save_face_network(model, config, data, work)
+    save_face_network(model, config, validation_temperature(model, data), work)
     return history
 
 
-def save_face_network(model: keras.Model, config: dict, data: dict, folder: Path) -> None:
-    """Write emotion_model.keras, labels.json and config.json, with the temperature fitted on validation."""
+def save_face_network(model: keras.Model, config: dict, temperature: float, folder: Path) -> None:
+    """Write emotion_model.keras, labels.json and config.json."""
     model.save(folder / "emotion_model.keras")
-    artifacts.save_emotion_settings(folder, tuple(config["labels"]), FaceSpec(**config["face"]), validation_temperature(model, data))
+    artifacts.save_emotion_settings(folder, tuple(config["labels"]), FaceSpec(**config["face"]), temperature)
 
 
 def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:

