@@ -392,16 +392,23 @@ def _cached_crops(key: str, spec: dict, samples: list[Sample]) -> np.ndarray:
 
 
 def augment_faces(crops: np.ndarray, rng: np.random.Generator, degrees: float = 12, shift: float = 0.08,
-                  zoom: float = 0.12) -> np.ndarray:
+                  zoom: float = 0.12, stretch: float = 0.0) -> np.ndarray:
     """Random mirror, rotation (degrees), shift and zoom (shares of the side) of uint8 crops (N, size, size).
 
     The ranges cover the alignment's own errors. Light is not varied: CLAHE and standardisation remove it.
+    stretch: the face's height is multiplied by exp(u / 2) and its width divided by it, u between -stretch and stretch:
+        0.25 covers photos of 4:5 and 5:4 that somebody squeezed to a square.
     """
     size = crops.shape[1]
     out = np.empty_like(crops)
     for index, crop in enumerate(crops):
         matrix = cv2.getRotationMatrix2D((size / 2, size / 2), rng.uniform(-degrees, degrees), 1 + rng.uniform(-zoom, zoom))
         matrix[:, 2] += rng.uniform(-shift, shift, 2) * size
+        if stretch:
+            taller = np.exp(rng.uniform(-stretch, stretch) / 2)
+            sides = np.array([1 / taller, taller])
+            matrix[:, 2] += matrix[:, :2] @ ((1 - sides) * size / 2)
+            matrix[:, :2] *= sides
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         out[index] = cv2.warpAffine(np.ascontiguousarray(crop), matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
@@ -436,15 +443,15 @@ class FaceView:
         return blend(rows[chosen], rows[self.partner[chosen]], self.share[chosen])
 
 
-def face_view(crops: np.ndarray, preprocessor: FacePreprocessor, number: int, mixup_alpha: float) -> FaceView:
+def face_view(crops: np.ndarray, preprocessor: FacePreprocessor, number: int, mixup_alpha: float, stretch: float = 0.0) -> FaceView:
     """View `number` of crops uint8 (N, size, size): the same number gives the same pictures, on any machine."""
     rng = np.random.default_rng((2015, number))
-    pictures = preprocessor.equalise(augment_faces(crops, rng))
+    pictures = preprocessor.equalise(augment_faces(crops, rng, stretch=stretch))
     return FaceView(pictures, *draw_mixup(len(crops), mixup_alpha, rng))
 
 
 def teach(teacher: keras.Model, crops: np.ndarray, preprocessor: FacePreprocessor, views: int,
-          mixup_alpha: float, batch: int = 256) -> np.ndarray:
+          mixup_alpha: float, stretch: float = 0.0, batch: int = 256) -> np.ndarray:
     """float32 (views, N, classes): what a network answers to `face_view` 0, 1, ... of crops (N, size, size).
 
     What a student is trained on (distillation: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531; the same view, blended
@@ -453,7 +460,7 @@ def teach(teacher: keras.Model, crops: np.ndarray, preprocessor: FacePreprocesso
     function = KerasFunction(teacher)
     answers = np.empty((views, len(crops), teacher.output_shape[-1]), np.float32)
     for number in range(views):
-        view = face_view(crops, preprocessor, number, mixup_alpha)
+        view = face_view(crops, preprocessor, number, mixup_alpha, stretch)
         for start in range(0, len(crops), batch):
             chosen = np.arange(start, min(start + batch, len(crops)))
             answers[number, chosen] = function(view.images(chosen, preprocessor), batch)
@@ -463,6 +470,7 @@ def teach(teacher: keras.Model, crops: np.ndarray, preprocessor: FacePreprocesso
 class FaceBatches(keras.utils.PyDataset):
     """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> side -> mixup.
 
+    stretch: how much `augment_faces` may change the ratio of a face's sides.
     side: the pictures are reduced to this many pixels in front of mixup; None leaves them as they are.
     answers: float32 (views, N, classes), what teachers say to each `face_view` (`teach`). They make `teacher_share` of
         the targets, and epoch after epoch shows one view after the other.
@@ -471,11 +479,11 @@ class FaceBatches(keras.utils.PyDataset):
 
     def __init__(self, crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, batch: int, seed: int,
                  mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True,
-                 side: int | None = None, answers: np.ndarray | None = None, teacher_share: float = 0.0):
+                 side: int | None = None, answers: np.ndarray | None = None, teacher_share: float = 0.0, stretch: float = 0.0):
         super().__init__(workers=max(1, (os.cpu_count() or 1) // 4))  # two cores are busy enough with the training itself
         self.side, self.answers, self.teacher_share, self._view, self._lock = side, answers, teacher_share, None, Lock()
         self.crops, self.targets, self.preprocessor, self.batch = crops, targets, preprocessor, batch
-        self.seed, self.mixup_alpha, self.augment, self.epoch = seed, mixup_alpha, augment, 0
+        self.seed, self.mixup_alpha, self.augment, self.stretch, self.epoch = seed, mixup_alpha, augment, stretch, 0
         self.weights = np.ones(targets.shape[1], np.float32) if weights is None else weights
         self.order = np.random.default_rng(seed).permutation(len(crops))
 
@@ -491,7 +499,7 @@ class FaceBatches(keras.utils.PyDataset):
             images = resize_faces(view.images(chosen, self.preprocessor), self.side)
             targets = self.teacher_share * self.answers[number, chosen] + (1 - self.teacher_share) * view.targets(self.targets, chosen)
         else:
-            crops = augment_faces(self.crops[chosen], rng) if self.augment else self.crops[chosen]
+            crops = augment_faces(self.crops[chosen], rng, stretch=self.stretch) if self.augment else self.crops[chosen]
             images = resize_faces(self.preprocessor.normalise(crops), self.side)
             images, targets = mixup(images, self.targets[chosen], self.mixup_alpha, rng)
         return images, targets, targets @ self.weights
@@ -499,7 +507,7 @@ class FaceBatches(keras.utils.PyDataset):
     def _taught_view(self, number: int) -> FaceView:
         with self._lock:
             if self._view is None or self._view[0] != number:
-                self._view = number, face_view(self.crops, self.preprocessor, number, self.mixup_alpha)
+                self._view = number, face_view(self.crops, self.preprocessor, number, self.mixup_alpha, self.stretch)
             return self._view[1]
 
     def on_epoch_end(self):
@@ -518,7 +526,7 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     """Train `model` on face crops as `config` says; returns the history.
 
     config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed;
-        optionally weight_decay, augment (bool), precision (`models.trainable_twin`), and side, to train on reduced
+        optionally weight_decay, augment (bool), stretch, precision (`models.trainable_twin`), and side, to train on reduced
         pictures (progressive resizing: cheap epochs first).
     data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
         soft_targets float32 (N, classes) to train on instead of the labels, and answers (`teach`), which are worth
@@ -531,7 +539,8 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     batches = FaceBatches(data["train"], targets, data["preprocessor"], config["batch"], config["seed"],
                           config["mixup_alpha"],
                           capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]),
-                          config.get("augment", True), side, data.get("answers"), config.get("teacher_share", 0.0))
+                          config.get("augment", True), side, data.get("answers"), config.get("teacher_share", 0.0),
+                          config.get("stretch", 0.0))
     optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"],
                                config.get("weight_decay", 1e-4))
     twin = models.trainable_twin(model, side, config.get("precision", "float32"))
@@ -549,7 +558,7 @@ def fer_data(config: dict) -> dict:
 
     config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed;
         optionally teacher, a run of `train_teachers` below artifacts/ whose answers are learned from, with its view_alpha
-        as mixup_alpha (not in the smoke profile: it has other faces).
+        as mixup_alpha and its stretch (not in the smoke profile: it has other faces).
     """
     labels, spec = tuple(config["labels"]), FaceSpec(**config["face"])
     whole = group_by_pixels(fer_samples("train"))
@@ -568,9 +577,10 @@ def fer_data(config: dict) -> dict:
     if config.get("teacher") and profile() != "smoke":
         folder = ARTIFACTS / config["teacher"]
         asked = load_run(folder).config
-        if (asked["face"], asked["view_alpha"]) != (config["face"], config["mixup_alpha"]):
-            raise DataError(f"{folder}: its answers are to faces {asked['face']} blended with alpha {asked['view_alpha']}; "
-                            f"a student must see the same, not {config['face']} with {config['mixup_alpha']}")
+        seen = {"face": asked["face"], "mixup_alpha": asked["view_alpha"], "stretch": asked.get("stretch", 0.0)}
+        shown = {key: config.get(key, 0.0) for key in seen}
+        if seen != shown:
+            raise DataError(f"{folder}: its answers are to faces with {seen}; a student must see the same, not {shown}")
         data["answers"] = load_answers(folder, data["content"])
     return data
 
@@ -584,7 +594,7 @@ def train_teachers(config: dict, work: Path) -> dict[str, list[float]]:
         `seconds` is their sum.
     """
     data, histories, said, answers = fer_data(config), [], [], 0.0
-    content, view_alpha = data["content"], config["view_alpha"]
+    views = dict(views=config["views"], mixup_alpha=config["view_alpha"], stretch=config.get("stretch", 0.0))
     for member in range(config["members"]):
         model, history = train_face_model(dict(config, seed=config["seed"] + member), data, work / "work" / str(member))
         histories.append(history)
@@ -592,18 +602,17 @@ def train_teachers(config: dict, work: Path) -> dict[str, list[float]]:
         if member == 0:
             save_face_network(model, config, fit_temperature(said[0], data["val_targets"]), work)
         twin = models.trainable_twin(model, model.input_shape[1], config.get("precision", "float32"))
-        answers = answers + _cached_answers(content, config["face"], config["views"], view_alpha, weights_key(model), twin,
-                                            data["train"], data["preprocessor"]) / config["members"]
-    save_answers(work, answers, content)
+        answers = answers + _cached_answers(data["content"], config["face"], views, weights_key(model), twin, data["train"],
+                                            data["preprocessor"]) / config["members"]
+    save_answers(work, answers, data["content"])
     np.savez_compressed(work / "validation.npz", probabilities=np.float16(said), targets=data["val_targets"].astype(np.uint8))
     mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
     return {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
 
 
 @memory.cache(ignore=["teacher", "crops", "preprocessor"])
-def _cached_answers(content: str, face: dict, views: int, mixup_alpha: float, weights: str, teacher, crops,
-                    preprocessor) -> np.ndarray:
-    return teach(teacher, crops, preprocessor, views, mixup_alpha)
+def _cached_answers(content: str, face: dict, views: dict, weights: str, teacher, crops, preprocessor) -> np.ndarray:
+    return teach(teacher, crops, preprocessor, **views)
 
 
 def save_answers(folder: Path, answers: np.ndarray, content: str) -> None:

@@ -180,6 +180,18 @@ def test_augmentation_moves_a_face_by_no_more_than_it_says():
     assert abs(rows.mean()) < 0.6 and abs(columns.mean()) < 0.6, "to no side on average"
 
 
+def test_stretching_changes_the_ratio_of_a_faces_sides_and_not_its_size_or_place():
+    """A square in the middle of the crop: height over width within exp(-0.4)..exp(0.4), the area as it was."""
+    square = np.zeros((200, 48, 48), np.uint8)
+    square[:, 16:32, 16:32] = 255
+    out = training.augment_faces(square, np.random.default_rng(0), degrees=0, shift=0, zoom=0, stretch=0.4).astype(float) / 255
+    height, width = out[:, :, 23:25].sum(axis=1).mean(axis=1), out[:, 23:25].sum(axis=2).mean(axis=1)
+    assert 0.35 < np.abs(np.log(height / width)).max() < 0.45 and abs(np.log(height / width).mean()) < 0.05
+    np.testing.assert_allclose(out.sum(axis=(1, 2)), 256, rtol=0.03)
+    rows, columns = (out.sum(axis=axis) @ np.arange(48) / out.sum(axis=(1, 2)) for axis in (2, 1))
+    np.testing.assert_allclose((rows, columns), 23.5, atol=0.2)
+
+
 def face_batches(**settings) -> training.FaceBatches:
     targets = np.eye(3, dtype=np.float32)[np.arange(10) % 3]
     return training.FaceBatches(CROPS, targets, FacePreprocessor(FaceSpec()), 4, seed=1, **settings)
@@ -228,13 +240,13 @@ def test_a_teacher_answers_for_the_very_views_that_the_epochs_show():
     """Two views: epochs 0 and 2 show the same blended faces, epoch 1 others; targets are shares of label and answer."""
     keras.utils.set_random_seed(1)
     preprocessor, teacher = FacePreprocessor(FaceSpec()), models.build_mini_xception(3, 48, 4, (8,))
-    answers = training.teach(teacher, CROPS, preprocessor, views=2, mixup_alpha=1.0, batch=4)
+    answers = training.teach(teacher, CROPS, preprocessor, views=2, mixup_alpha=1.0, stretch=0.3, batch=4)
     assert answers.shape == (2, 10, 3) and answers.dtype == np.float32
-    taught, everyone = dict(answers=answers, teacher_share=0.75, mixup_alpha=1.0), np.arange(10)
+    taught, everyone = dict(answers=answers, teacher_share=0.75, mixup_alpha=1.0, stretch=0.3), np.arange(10)
     batches, one_hot, shown = face_batches(**taught), np.eye(3, dtype=np.float32)[np.arange(10) % 3], []
     for epoch in range(3):
         images, targets, _ = epoch_of(batches)
-        view = training.face_view(CROPS, preprocessor, epoch % 2, 1.0)
+        view = training.face_view(CROPS, preprocessor, epoch % 2, 1.0, 0.3)
         seen, labels = view.images(everyone, preprocessor), view.targets(one_hot, everyone)
         np.testing.assert_array_equal(images, seen[batches.order])
         said = artifacts.KerasFunction(teacher)(seen)
@@ -710,10 +722,12 @@ def test_a_students_answers_come_from_the_teachers_that_were_trained(folders, tm
               "middle": 0, "validation_fraction": 0.2, "vote_share": 0.0, "seed": 3, "optimizer": "sgd", "learning_rate": 0.01,
               "batch": 64, "epochs": 1, "small_epochs": 0, "small_side": 32, "small_rate": 0.01, "label_smoothing": 0.0,
               "focal_gamma": 0.0, "mixup_alpha": 0.2, "class_weight_cap": 0.5}
-    run = training.fit_or_load("teachers", {**config, "members": 2, "views": 2, "view_alpha": 1.0}, training.train_teachers)
-    with pytest.raises(DataError, match="alpha 1.0; a student must see the same.*0.2"):
-        training.fer_data({**config, "teacher": "teachers"})
-    data = training.fer_data({**config, "teacher": "teachers", "mixup_alpha": 1.0})
+    run = training.fit_or_load("teachers", {**config, "members": 2, "views": 2, "view_alpha": 1.0, "stretch": 0.2}, training.train_teachers)
+    seen = {"mixup_alpha": 1.0, "stretch": 0.2}
+    for other in ({}, {**seen, "mixup_alpha": 0.5}, {**seen, "stretch": 0.0}):
+        with pytest.raises(DataError, match="'mixup_alpha': 1.0, 'stretch': 0.2}; a student must see the same"):
+            training.fer_data({**config, "teacher": "teachers", **other})
+    data = training.fer_data({**config, "teacher": "teachers", **seen})
     assert data["answers"].shape == (2, len(data["train"]), 7)
     assert len(run.history["loss"]) == 1 and run.provenance["machine"] == training.machine()
     with np.load(run.folder / "validation.npz") as said:
@@ -723,10 +737,10 @@ def test_a_students_answers_come_from_the_teachers_that_were_trained(folders, tm
     probabilities = first.predict(data["preprocessor"].normalise(data["val"]))
     with np.load(run.folder / "validation.npz") as said:
         np.testing.assert_array_equal(probabilities.argmax(axis=1), said["probabilities"][0].argmax(axis=1))
-    alone, untaught = [], training.fer_data(config)
+    alone, untaught, config = [], training.fer_data(config), {**config, "stretch": 0.2}
     for seed in (3, 4):
         model, _ = training.train_face_model({**config, "seed": seed}, untaught, tmp_path / str(seed))
-        alone.append(training.teach(model, data["train"], data["preprocessor"], 2, 1.0))
+        alone.append(training.teach(model, data["train"], data["preprocessor"], 2, 1.0, 0.2))
     np.testing.assert_allclose(data["answers"], np.mean(alone, axis=0), atol=0.01)
     assert np.abs(alone[0] - alone[1]).max() > 0.02
 
