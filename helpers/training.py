@@ -339,6 +339,14 @@ def fer_samples(split: str) -> list[Sample]:
     return list_split(source, split)
 
 
+def fer_parts(config: dict) -> tuple[list[Sample], list[Sample]]:
+    """FER-2013's training faces, and the validation faces that are cut off them; equal pictures stay on one side.
+
+    config: validation_fraction, seed.
+    """
+    return split_groups(group_by_pixels(fer_samples("train")), config["validation_fraction"], config["seed"])
+
+
 def expected_labels(labels: np.ndarray, votes: np.ndarray, classes: int) -> np.ndarray:
     """float32 (N, classes): which label FER-2013 gives, on average, to a face with these FER+ votes.
 
@@ -552,7 +560,7 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
 
 
 def fer_data(config: dict) -> dict:
-    """FER-2013's training part as `train_emotion` needs it, its validation part cut off by groups of equal pictures.
+    """`fer_parts` as `train_emotion` needs them.
 
     With vote_share also votes (`fer_votes`) of the training faces.
 
@@ -561,8 +569,7 @@ def fer_data(config: dict) -> dict:
         as mixup_alpha and its stretch (not in the smoke profile: it has other faces).
     """
     labels, spec = tuple(config["labels"]), FaceSpec(**config["face"])
-    whole = group_by_pixels(fer_samples("train"))
-    fit_part, validation = split_groups(whole, config["validation_fraction"], config["seed"])
+    fit_part, validation = fer_parts(config)
     data = {"preprocessor": FacePreprocessor(spec), "content": content_key(fit_part)}
     for name, part in (("train", fit_part), ("val", validation)):
         data[name], data[f"{name}_targets"] = face_arrays(part, labels, spec)
