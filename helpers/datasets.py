@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import pooch
 from sklearn.model_selection import GroupShuffleSplit, LeaveOneGroupOut, StratifiedGroupKFold
+from sklearn.neighbors import NearestNeighbors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VIDEO_SUFFIXES = frozenset(
@@ -429,6 +430,36 @@ def duplicate_pixels(train: Iterable[Sample], test: Iterable[Sample]) -> set[Pat
     """Files of `test` whose picture is also in `train`; leave them out for a leak-free figure."""
     seen = {pixel_hash(s.path) for s in train}
     return {s.path for s in test if pixel_hash(s.path) in seen}
+
+
+def nearest_pictures(train: list[Sample], test: list[Sample],
+                     side: int = 24) -> list[tuple[Sample, float]]:
+    """For each sample of `test` the picture in `train` that is most like it, and their correlation.
+
+    Copies that were saved anew, resized, cut a little differently or mirrored have other pixels
+    (`duplicate_pixels` misses them) and still correlate with the original. Pictures are compared
+    in gray, reduced to side x side pixels, without the two outermost rows and columns.
+    Correlation: Pearson's, of the pixels, in [-1, 1].
+    """
+    search = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute")
+    search.fit(_small_vectors(train, side))
+    pictures = _small_vectors(test, side)
+    inner = side - 4
+    mirrored = pictures.reshape(-1, inner, inner)[:, :, ::-1].reshape(pictures.shape)
+    (straight, one), (turned, two) = (search.kneighbors(part) for part in (pictures, mirrored))
+    best = np.where(turned < straight, two, one)[:, 0]
+    distance = np.minimum(straight, turned)[:, 0]
+    return [(train[index], 1 - float(away)) for index, away in zip(best, distance, strict=True)]
+
+
+def _small_vectors(samples: list[Sample], side: int) -> np.ndarray:
+    """float32 (N, (side - 4) ** 2): reduced gray pictures as rows of mean 0."""
+    rows = []
+    for sample in samples:
+        gray = cv2.cvtColor(read_image(sample.path), cv2.COLOR_BGR2GRAY)
+        small = cv2.resize(gray, (side, side), interpolation=cv2.INTER_AREA)[2:-2, 2:-2]
+        rows.append(small.astype(np.float32).ravel() - small.mean())
+    return np.array(rows)
 
 
 def group_by_pixels(samples: Iterable[Sample]) -> list[Sample]:

@@ -774,6 +774,24 @@ def test_real_set_is_read_and_split(real_data, name, files, labels, groups):
         assert len({s.label for s in held_out}) == labels
 
 
+def test_a_copy_is_found_that_was_saved_anew_cut_and_mirrored(tmp_path):
+    """Smooth random pictures; one is mirrored, cut by 2 of 48 pixels, resized and saved as JPEG."""
+    rng, train = np.random.default_rng(5), []
+    for number in range(6):
+        picture = cv2.resize(rng.integers(0, 255, (6, 6, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+        train.append(Sample(tmp_path / f"{number}.png", "a", str(number)))
+    other = cv2.resize(rng.integers(0, 255, (6, 6, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
+    copy = cv2.resize(cv2.imread(str(train[3].path))[1:-1, ::-1][:, 1:-1], (64, 64))
+    test = [Sample(tmp_path / name, "a", name) for name in ("copy.jpg", "other.png")]
+    cv2.imwrite(str(test[0].path), copy, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    cv2.imwrite(str(test[1].path), other)
+    (original, near), (_, far) = datasets.nearest_pictures(train, test)
+    assert original == train[3] and 0.95 < near <= 1 and far < 0.8
+    assert datasets.nearest_pictures(train, train[:1])[0] == (train[0], pytest.approx(1, abs=1e-5))
+    assert not datasets.duplicate_pixels(train, test)
+
+
 def test_real_fer2013_counts_and_leak(real_data):
     source = real_data("fer2013")
     train, test = (datasets.list_split(source, part) for part in ("train", "test"))
