@@ -248,12 +248,17 @@ class KerasFunction:
 
 @dataclass(frozen=True)
 class EmotionClassifier:
-    """An emotion model with its labels and its preprocessing."""
+    """An emotion model with its labels and its preprocessing.
+
+    temperature: of `with_temperature`, 1 for none. frequencies: shares of the classes in training; with them the answers
+        assume that all classes are equally likely, without them that they are as frequent as in training.
+    """
 
     labels: tuple[str, ...]
     preprocessor: FacePreprocessor
     network: LiteRT | KerasFunction
     temperature: float = 1.0
+    frequencies: tuple[float, ...] | None = None
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT_EMOTION) -> EmotionClassifier:
@@ -274,19 +279,41 @@ class EmotionClassifier:
             raise DataError(f"{path}: says faces of {spec.size} pixels but the model takes {side}; "
                             "use the file saved with this model")
         labels = _labels_or_fer_order(folder, file, config, network.output_shape[-1])
-        return cls(labels, FacePreprocessor(spec), network, config.get("temperature", 1.0))
+        return cls(labels, FacePreprocessor(spec), network, config.get("temperature", 1.0), _frequencies(path, config, labels))
 
     def predict(self, faces: np.ndarray) -> np.ndarray:
         """float32 (N, classes), rows sum to 1, from `preprocessor.normalise`'s float32 (N, side, side, 1)."""
         channels = self.network.input_shape[-1]
         probabilities = self.network(faces if channels == 1 else np.repeat(faces, channels, axis=-1))
-        return probabilities if self.temperature == 1.0 else with_temperature(probabilities, self.temperature)
+        if self.temperature != 1.0:
+            probabilities = with_temperature(probabilities, self.temperature)
+        return probabilities if self.frequencies is None else with_mixture(probabilities, 1 / np.array(self.frequencies))
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """(N, classes): softmax(log p / temperature), rows sum to 1 (Guo et al., 2017); 1 / temperature undoes it."""
     probabilities = np.maximum(probabilities, 1e-9) ** (1 / temperature)
     return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+
+def with_mixture(probabilities: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+    """(N, classes): calibrated answers for a place where the classes are mixed differently (Saerens et al., 2002).
+
+    ratios (classes,): how many times as frequent each class is there; 1 / ratios undoes it. Rows sum to 1.
+    """
+    weighed = probabilities * np.asarray(ratios, probabilities.dtype)
+    return weighed / weighed.sum(axis=1, keepdims=True)
+
+
+def _frequencies(path: Path, config: dict, labels: tuple[str, ...]) -> tuple[float, ...] | None:
+    shares = config.get("frequencies")
+    if shares is None:
+        return None
+    if not isinstance(shares, dict) or set(shares) != set(labels) or not all(
+            isinstance(share, (int, float)) and 0 < share <= 1 for share in shares.values()):
+        raise DataError(f"{path}: frequencies must give each of {', '.join(labels)} a share above 0 and up to 1, not {shares!r}; "
+                        "correct it, or take it out: then the answers assume the mixture of the training data")
+    return tuple(float(shares[label]) for label in labels)
 
 
 def _labels_or_fer_order(folder: Path, file: Path, config: dict, width: int) -> tuple[str, ...]:
@@ -363,18 +390,21 @@ def _locate(path: Path | str, *stems: str) -> tuple[Path, Path]:
 
 # --------------------------------------------------------------------------------------------------- writing
 
-def save_emotion(folder: Path, model, labels: tuple[str, ...], spec: FaceSpec, temperature: float = 1.0) -> None:
+def save_emotion(folder: Path, model, labels: tuple[str, ...], spec: FaceSpec, temperature: float = 1.0,
+                 frequencies: dict[str, float] | None = None) -> None:
     """Write emotion_model.keras, .h5 and .tflite, labels.json and config.json."""
     folder = Path(folder)
     save_keras(model, folder / "emotion_model")
     export_litert(model, folder / "emotion_model.tflite")
-    save_emotion_settings(folder, labels, spec, temperature)
+    save_emotion_settings(folder, labels, spec, temperature, frequencies)
 
 
-def save_emotion_settings(folder: Path, labels: tuple[str, ...], spec: FaceSpec, temperature: float = 1.0) -> None:
+def save_emotion_settings(folder: Path, labels: tuple[str, ...], spec: FaceSpec, temperature: float = 1.0,
+                          frequencies: dict[str, float] | None = None) -> None:
     """Write labels.json and config.json: what `EmotionClassifier.load` needs beside a model file."""
     save_labels(folder, labels)
-    (Path(folder) / "config.json").write_text(json.dumps({"face": spec.as_dict(), "temperature": temperature}, indent=1) + "\n")
+    settings = {"face": spec.as_dict(), "temperature": temperature} | ({"frequencies": frequencies} if frequencies else {})
+    (Path(folder) / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def save_action(folder: Path, model, labels: tuple[str, ...], spec: ClipSpec, threshold: float = 0.5) -> None:

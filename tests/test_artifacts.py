@@ -382,6 +382,44 @@ def test_temperature_changes_confidence_never_the_answer(copy, temperature):
     np.testing.assert_allclose(np.diff(np.log(scaled)), np.diff(np.log(plain)) / temperature, atol=1e-3)
 
 
+# --------------------------------------------------------------------------------------------------- mixture of classes
+
+def test_another_mixture_weighs_the_answers_by_hand():
+    """Half and half where one class was three times as frequent: 0.6 : 0.4 becomes 0.2 : 0.4."""
+    answers = np.array([[0.6, 0.4], [0.75, 0.25]])
+    even = artifacts.with_mixture(answers, 1 / np.array([0.75, 0.25]))
+    np.testing.assert_allclose(even, [[1 / 3, 2 / 3], [0.5, 0.5]])
+    np.testing.assert_allclose(artifacts.with_mixture(even, np.array([0.75, 0.25])), answers)
+
+
+def test_a_classifier_with_frequencies_answers_for_an_even_mixture(copy):
+    """In whichever order config.json names the classes; calibrated first, then weighed."""
+    plain = EmotionClassifier.load(copy("emotion")).predict(FACES)
+    shares = dict(zip(EMOTIONS, (0.14, 0.02, 0.14, 0.25, 0.17, 0.17, 0.11)))
+    folder = copy("emotion")
+    settings = {"face": FaceSpec().as_dict(), "temperature": 0.5, "frequencies": dict(sorted(shares.items(), reverse=True))}
+    (folder / "config.json").write_text(json.dumps(settings))
+    even = EmotionClassifier.load(folder).predict(FACES)
+    expected = plain.astype(float) ** 2 / np.array(list(shares.values()))
+    np.testing.assert_allclose(even, expected / expected.sum(axis=1, keepdims=True), rtol=1e-3)
+    assert even.dtype == np.float32
+
+
+@pytest.mark.parametrize("shares", [[0.1] * 7, {"angry": 1.0}, dict.fromkeys(EMOTIONS, 0), dict.fromkeys(EMOTIONS, "0.1"),
+                                    dict.fromkeys((*EMOTIONS, "bored"), 0.1), dict.fromkeys(EMOTIONS, float("nan"))])
+def test_frequencies_that_cannot_be_are_named(copy, shares):
+    folder = copy("emotion")
+    (folder / "config.json").write_text(json.dumps({"face": FaceSpec().as_dict(), "frequencies": shares}))
+    with pytest.raises(DataError, match=r"config\.json: frequencies must give each of .*surprise a share above 0"):
+        EmotionClassifier.load(folder)
+
+
+def test_the_saved_frequencies_come_back(tmp_path):
+    shares = dict(zip(EMOTIONS, (0.14, 0.02, 0.14, 0.25, 0.17, 0.17, 0.11)))
+    artifacts.save_emotion(tmp_path, models.build_mini_xception(7, 48, 4, (8,)), EMOTIONS, FaceSpec(), 0.9, shares)
+    assert EmotionClassifier.load(tmp_path).frequencies == tuple(shares.values())
+
+
 # --------------------------------------------------------------------------------------------------- manifest
 
 @pytest.fixture
