@@ -423,6 +423,25 @@ def augment_faces(crops: np.ndarray, rng: np.random.Generator, degrees: float = 
     return out
 
 
+def disturb(image: np.ndarray, noise: float, blur: float, rng: np.random.Generator) -> np.ndarray:
+    """An image, uint8 of any shape, as a worse camera gives it: blurred, then noisy.
+
+    blur: standard deviation of the Gaussian filter, in pixels; up to 0.2 it is none. noise: that of the Gaussian noise, in gray levels.
+    """
+    if blur > 0.2:  # the neighbours' weights in a narrower filter are below 1 in 255
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+    return np.clip(np.rint(image + noise * rng.standard_normal(image.shape, np.float32)), 0, 255).astype(np.uint8)
+
+
+def disturb_faces(crops: np.ndarray, rng: np.random.Generator, noise: float, blur: float) -> np.ndarray:
+    """Each of uint8 crops (N, size, size) disturbed (`disturb`) by its own amounts, drawn evenly from 0 to `noise` and `blur`."""
+    out = np.empty_like(crops)
+    for index, crop in enumerate(crops):
+        sigma, deviation = rng.uniform(0, blur), rng.uniform(0, noise)
+        out[index] = disturb(crop, deviation, sigma, rng)
+    return out
+
+
 def resize_faces(images: np.ndarray, side: int | None) -> np.ndarray:
     """float32 (N, size, size, 1) to (N, side, side, 1), averaging over areas; None and the same side change nothing."""
     if side is None or side == images.shape[1]:
@@ -451,11 +470,18 @@ class FaceView:
         return blend(rows[chosen], rows[self.partner[chosen]], self.share[chosen])
 
 
-def face_view(crops: np.ndarray, preprocessor: FacePreprocessor, number: int, mixup_alpha: float, stretch: float = 0.0) -> FaceView:
-    """View `number` of crops uint8 (N, size, size): the same number gives the same pictures, on any machine."""
+def face_view(crops: np.ndarray, preprocessor: FacePreprocessor, number: int, mixup_alpha: float, stretch: float = 0.0,
+              noise: float = 0.0, blur: float = 0.0) -> FaceView:
+    """View `number` of crops uint8 (N, size, size): the same number gives the same pictures, on any machine.
+
+    Noise and blur (`disturb_faces`) change neither the faces' places nor who is blended with whom.
+    """
     rng = np.random.default_rng((2015, number))
-    pictures = preprocessor.equalise(augment_faces(crops, rng, stretch=stretch))
-    return FaceView(pictures, *draw_mixup(len(crops), mixup_alpha, rng))
+    pictures = augment_faces(crops, rng, stretch=stretch)
+    blends = draw_mixup(len(crops), mixup_alpha, rng)
+    if noise or blur:
+        pictures = disturb_faces(pictures, rng, noise, blur)
+    return FaceView(preprocessor.equalise(pictures), *blends)
 
 
 def teach(teacher: keras.Model, crops: np.ndarray, preprocessor: FacePreprocessor, views: int,
@@ -478,7 +504,8 @@ def teach(teacher: keras.Model, crops: np.ndarray, preprocessor: FacePreprocesso
 class FaceBatches(keras.utils.PyDataset):
     """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> side -> mixup.
 
-    stretch: how much `augment_faces` may change the ratio of a face's sides.
+    stretch: how much `augment_faces` may change the ratio of a face's sides. noise, blur: see `disturb_faces`; the
+        teachers saw the same faces without.
     side: the pictures are reduced to this many pixels in front of mixup; None leaves them as they are.
     answers: float32 (views, N, classes), what teachers say to each `face_view` (`teach`). They make `teacher_share` of
         the targets, and epoch after epoch shows one view after the other.
@@ -487,11 +514,13 @@ class FaceBatches(keras.utils.PyDataset):
 
     def __init__(self, crops: np.ndarray, targets: np.ndarray, preprocessor: FacePreprocessor, batch: int, seed: int,
                  mixup_alpha: float = 0.0, weights: np.ndarray | None = None, augment: bool = True,
-                 side: int | None = None, answers: np.ndarray | None = None, teacher_share: float = 0.0, stretch: float = 0.0):
+                 side: int | None = None, answers: np.ndarray | None = None, teacher_share: float = 0.0, stretch: float = 0.0,
+                 noise: float = 0.0, blur: float = 0.0):
         super().__init__(workers=max(1, (os.cpu_count() or 1) // 4))  # two cores are busy enough with the training itself
         self.side, self.answers, self.teacher_share, self._view, self._lock = side, answers, teacher_share, None, Lock()
         self.crops, self.targets, self.preprocessor, self.batch = crops, targets, preprocessor, batch
-        self.seed, self.mixup_alpha, self.augment, self.stretch, self.epoch = seed, mixup_alpha, augment, stretch, 0
+        self.seed, self.mixup_alpha, self.augment, self.epoch = seed, mixup_alpha, augment, 0
+        self.stretch, self.noise, self.blur = stretch, noise, blur
         self.weights = np.ones(targets.shape[1], np.float32) if weights is None else weights
         self.order = np.random.default_rng(seed).permutation(len(crops))
 
@@ -508,6 +537,8 @@ class FaceBatches(keras.utils.PyDataset):
             targets = self.teacher_share * self.answers[number, chosen] + (1 - self.teacher_share) * view.targets(self.targets, chosen)
         else:
             crops = augment_faces(self.crops[chosen], rng, stretch=self.stretch) if self.augment else self.crops[chosen]
+            if self.noise or self.blur:
+                crops = disturb_faces(crops, rng, self.noise, self.blur)
             images = resize_faces(self.preprocessor.normalise(crops), self.side)
             images, targets = mixup(images, self.targets[chosen], self.mixup_alpha, rng)
         return images, targets, targets @ self.weights
@@ -515,7 +546,8 @@ class FaceBatches(keras.utils.PyDataset):
     def _taught_view(self, number: int) -> FaceView:
         with self._lock:
             if self._view is None or self._view[0] != number:
-                self._view = number, face_view(self.crops, self.preprocessor, number, self.mixup_alpha, self.stretch)
+                self._view = number, face_view(self.crops, self.preprocessor, number, self.mixup_alpha, self.stretch, self.noise,
+                                               self.blur)
             return self._view[1]
 
     def on_epoch_end(self):
@@ -534,8 +566,8 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
     """Train `model` on face crops as `config` says; returns the history.
 
     config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed;
-        optionally weight_decay, augment (bool), stretch, precision (`models.trainable_twin`), and side, to train on reduced
-        pictures (progressive resizing: cheap epochs first).
+        optionally weight_decay, augment (bool), stretch, noise, blur, precision (`models.trainable_twin`), and side, to
+        train on reduced pictures (progressive resizing: cheap epochs first).
     data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
         soft_targets float32 (N, classes) to train on instead of the labels, and answers (`teach`), which are worth
         config["teacher_share"] of the targets.
@@ -548,7 +580,7 @@ def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> d
                           config["mixup_alpha"],
                           capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]),
                           config.get("augment", True), side, data.get("answers"), config.get("teacher_share", 0.0),
-                          config.get("stretch", 0.0))
+                          config.get("stretch", 0.0), config.get("noise", 0.0), config.get("blur", 0.0))
     optimizer = make_optimizer(config["optimizer"], config["learning_rate"], len(batches) * config["epochs"],
                                config.get("weight_decay", 1e-4))
     twin = models.trainable_twin(model, side, config.get("precision", "float32"))
@@ -702,11 +734,16 @@ def save_face_network(model: keras.Model, config: dict, temperature: float, fold
 def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     """Train a face network on FER-2013 and write model and predictions into `work`; the history.
 
-    predictions.npz, of the test part, is calibrated with the temperature fitted on validation.
+    predictions.npz, of the test part, is calibrated with the temperature fitted on validation. With even_mixture the
+    model's answers assume that all classes are equally likely (`artifacts.with_mixture`).
     """
     data = fer_data(config)
     model, history = train_face_model(config, data, work)
-    artifacts.save_emotion(work, model, tuple(config["labels"]), FaceSpec(**config["face"]), validation_temperature(model, data))
+    labels, frequencies = tuple(config["labels"]), None
+    if config.get("even_mixture"):
+        counts = np.bincount(data["train_targets"], minlength=len(labels))
+        frequencies = dict(zip(labels, (counts / counts.sum()).round(4).tolist()))
+    artifacts.save_emotion(work, model, labels, FaceSpec(**config["face"]), validation_temperature(model, data), frequencies)
     classifier = artifacts.EmotionClassifier.load(work)
     predict_emotions(fer_samples("test"), classifier)[0].save(work / "predictions.npz")
     return history

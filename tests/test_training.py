@@ -192,6 +192,28 @@ def test_stretching_changes_the_ratio_of_a_faces_sides_and_not_its_size_or_place
     np.testing.assert_allclose((rows, columns), 23.5, atol=0.2)
 
 
+def test_a_disturbed_picture_has_the_noise_and_the_blur_that_were_asked_for():
+    rng, flat = np.random.default_rng(1), np.full((200, 200, 3), 128, np.uint8)
+    np.testing.assert_array_equal(training.disturb(flat, 0, 0, rng), flat)
+    noisy = training.disturb(flat, 6, 0, rng)
+    assert noisy.shape == flat.shape and noisy.dtype == np.uint8
+    assert noisy.std() == pytest.approx(6, rel=0.03) and noisy.mean() == pytest.approx(128, abs=0.1)
+    assert training.disturb(np.full((50, 50), 254, np.uint8), 20, 0, rng).max() == 255, "clipped, not wrapped"
+    dot = np.zeros((41, 41), np.uint8)
+    dot[20, 20] = 255
+    blurred = training.disturb(dot, 0, 1.5, rng).astype(float)
+    assert np.sqrt(blurred.sum(axis=0) @ (np.arange(41) - 20) ** 2 / blurred.sum()) == pytest.approx(1.5, rel=0.1)
+
+
+def test_every_face_is_disturbed_by_an_amount_of_its_own():
+    flat = np.full((400, 24, 24), 128, np.uint8)
+    deviations = training.disturb_faces(flat, np.random.default_rng(2), noise=8, blur=0).std(axis=(1, 2))
+    assert deviations.min() < 0.7 and 7 < deviations.max() < 9 and deviations.mean() == pytest.approx(4, rel=0.1)
+    one, two = (training.disturb_faces(CROPS, np.random.default_rng(3), 8, 1) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert np.abs(one.astype(int) - CROPS).max() > 8
+
+
 def face_batches(**settings) -> training.FaceBatches:
     targets = np.eye(3, dtype=np.float32)[np.arange(10) % 3]
     return training.FaceBatches(CROPS, targets, FacePreprocessor(FaceSpec()), 4, seed=1, **settings)
@@ -259,6 +281,25 @@ def test_a_teacher_answers_for_the_very_views_that_the_epochs_show():
     small, large = face_batches(**taught, side=24)[1], face_batches(**taught)[1]
     np.testing.assert_array_equal(small[0], training.resize_faces(large[0], 24))
     np.testing.assert_array_equal(small[1], large[1])
+
+
+def test_a_student_sees_disturbed_faces_where_its_teachers_saw_clean_ones():
+    """The same faces at the same places, blended with the same others, and the teachers' answers stay."""
+    preprocessor, everyone = FacePreprocessor(FaceSpec(clahe=False)), np.arange(10)
+    clean, worse = (training.face_view(CROPS, preprocessor, 0, 1.0, 0.3, noise, 0.0) for noise in (0.0, 6.0))
+    np.testing.assert_array_equal(clean.partner, worse.partner)
+    np.testing.assert_array_equal(clean.share, worse.share)
+    difference = worse.pictures.astype(float) - clean.pictures
+    assert 1 < difference.std() < 6 and abs(difference.mean()) < 0.5, "noise, and nothing moved"
+    answers = np.random.default_rng(0).dirichlet([1, 1, 1], (2, 10)).astype(np.float32)
+    taught = dict(answers=answers, teacher_share=0.75, mixup_alpha=1.0, stretch=0.3)
+    shown, disturbed = (epoch_of(face_batches(**taught, noise=noise)) for noise in (0.0, 6.0))
+    view = training.face_view(CROPS, FacePreprocessor(FaceSpec()), 0, 1.0, 0.3, 6.0).images(everyone, FacePreprocessor(FaceSpec()))
+    np.testing.assert_array_equal(disturbed[0], view[face_batches(**taught).order])
+    assert np.abs(disturbed[0] - shown[0]).max() > 0.3
+    np.testing.assert_array_equal(disturbed[1], shown[1])
+    untaught = [epoch_of(face_batches(noise=noise))[0] for noise in (0.0, 6.0)]
+    assert 0.01 < np.abs(untaught[1] - untaught[0]).mean() < 1
 
 
 def test_a_view_blends_its_pictures_and_its_targets_alike():
