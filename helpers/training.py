@@ -742,7 +742,7 @@ def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
     labels, frequencies = tuple(config["labels"]), None
     if config.get("even_mixture"):
         counts = np.bincount(data["train_targets"], minlength=len(labels))
-        frequencies = dict(zip(labels, (counts / counts.sum()).round(4).tolist()))
+        frequencies = dict(zip(labels, (counts / counts.sum()).round(6).tolist()))
     artifacts.save_emotion(work, model, labels, FaceSpec(**config["face"]), validation_temperature(model, data), frequencies)
     classifier = artifacts.EmotionClassifier.load(work)
     predict_emotions(fer_samples("test"), classifier)[0].save(work / "predictions.npz")

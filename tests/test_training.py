@@ -21,7 +21,7 @@ import pytest
 from helpers import artifacts, models, samples, training
 from helpers.clips import Augmentation, ClipSpec, Stepper, video_steps, windows
 from helpers.datasets import DataError, Sample, Skipped, list_samples, list_split
-from helpers.evaluate import Predictions
+from helpers.evaluate import Predictions, predict_emotions
 from helpers.faces import FacePreprocessor, FaceSpec
 
 # --------------------------------------------------------------------------------------------------- ingredients
@@ -784,6 +784,27 @@ def test_a_students_answers_come_from_the_teachers_that_were_trained(folders, tm
         alone.append(training.teach(model, data["train"], data["preprocessor"], 2, 1.0, 0.2))
     np.testing.assert_allclose(data["answers"], np.mean(alone, axis=0), atol=0.01)
     assert np.abs(alone[0] - alone[1]).max() > 0.02
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_a_network_trained_on_fer_knows_for_which_mixture_it_answers(folders, tmp_path, monkeypatch, even):
+    """On drawn faces, all classes equally often: the shares are one seventh each; predictions are the saved model's."""
+    monkeypatch.setenv("HAR_DATA", str(tmp_path / "nothing"))
+    set_profile(monkeypatch, "full")
+    config = {"labels": sorted(samples.EXPRESSIONS), "face": FaceSpec().as_dict(), "stem": 4, "widths": (8,), "dropout": 0.0, "l2": 0.0,
+              "middle": 0, "validation_fraction": 0.2, "vote_share": 0.0, "seed": 3, "optimizer": "sgd", "learning_rate": 0.01,
+              "batch": 64, "epochs": 1, "small_epochs": 0, "small_side": 32, "small_rate": 0.01, "label_smoothing": 0.0,
+              "focal_gamma": 0.0, "mixup_alpha": 0.2, "class_weight_cap": 0.5, "noise": 4.0, "blur": 0.6, "even_mixture": even}
+    run = training.fit_or_load("student", config, training.train_on_fer)
+    classifier = artifacts.EmotionClassifier.load(run.folder)
+    if even:
+        assert sum(classifier.frequencies) == pytest.approx(1, abs=1e-5) and classifier.frequencies == pytest.approx([1 / 7] * 7, rel=0.1)
+    else:
+        assert classifier.frequencies is None
+    kept = Predictions.load(run.folder / "predictions.npz")
+    again, _ = predict_emotions(training.fer_samples("test"), classifier)
+    assert kept.files == again.files
+    np.testing.assert_allclose(kept.probabilities, again.probabilities, atol=1e-3)
 
 
 def test_a_training_that_went_on_elsewhere_names_both_machines(folders, monkeypatch):
