@@ -434,7 +434,12 @@ def disturb(image: np.ndarray, noise: float, blur: float, rng: np.random.Generat
 
 
 def disturb_faces(crops: np.ndarray, rng: np.random.Generator, noise: float, blur: float) -> np.ndarray:
-    """Each of uint8 crops (N, size, size) disturbed (`disturb`) by its own amounts, drawn evenly from 0 to `noise` and `blur`."""
+    """Each of uint8 crops (N, size, size) disturbed (`disturb`) by its own amounts, drawn evenly from 0 to `noise` and `blur`.
+
+    With neither, the crops themselves, and nothing is drawn from rng.
+    """
+    if not (noise or blur):
+        return crops
     out = np.empty_like(crops)
     for index, crop in enumerate(crops):
         sigma, deviation = rng.uniform(0, blur), rng.uniform(0, noise)
@@ -479,9 +484,7 @@ def face_view(crops: np.ndarray, preprocessor: FacePreprocessor, number: int, mi
     rng = np.random.default_rng((2015, number))
     pictures = augment_faces(crops, rng, stretch=stretch)
     blends = draw_mixup(len(crops), mixup_alpha, rng)
-    if noise or blur:
-        pictures = disturb_faces(pictures, rng, noise, blur)
-    return FaceView(preprocessor.equalise(pictures), *blends)
+    return FaceView(preprocessor.equalise(disturb_faces(pictures, rng, noise, blur)), *blends)
 
 
 def teach(teacher: keras.Model, crops: np.ndarray, preprocessor: FacePreprocessor, views: int,
@@ -537,8 +540,7 @@ class FaceBatches(keras.utils.PyDataset):
             targets = self.teacher_share * self.answers[number, chosen] + (1 - self.teacher_share) * view.targets(self.targets, chosen)
         else:
             crops = augment_faces(self.crops[chosen], rng, stretch=self.stretch) if self.augment else self.crops[chosen]
-            if self.noise or self.blur:
-                crops = disturb_faces(crops, rng, self.noise, self.blur)
+            crops = disturb_faces(crops, rng, self.noise, self.blur)
             images = resize_faces(self.preprocessor.normalise(crops), self.side)
             images, targets = mixup(images, self.targets[chosen], self.mixup_alpha, rng)
         return images, targets, targets @ self.weights

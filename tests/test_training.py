@@ -755,14 +755,19 @@ def test_full_trains_anew_when_the_configuration_changed(folders, monkeypatch):
     assert (run.folder / "model.txt").read_text() == "sgd"
 
 
+# A network that trains in seconds, on faces that the project draws itself.
+DRAWN_FACES = {
+    "labels": sorted(samples.EXPRESSIONS), "face": FaceSpec().as_dict(), "stem": 4, "widths": (8,), "dropout": 0.0, "l2": 0.0,
+    "middle": 0, "validation_fraction": 0.2, "vote_share": 0.0, "seed": 3, "optimizer": "sgd", "learning_rate": 0.01,
+    "batch": 64, "epochs": 1, "small_epochs": 0, "small_side": 32, "small_rate": 0.01, "label_smoothing": 0.0,
+    "focal_gamma": 0.0, "mixup_alpha": 0.2, "class_weight_cap": 0.5}
+
+
 def test_a_students_answers_come_from_the_teachers_that_were_trained(folders, tmp_path, monkeypatch):
     """Two teachers that differ in their start and order alone, on drawn faces; a student's data then hold their mean."""
     monkeypatch.setenv("HAR_DATA", str(tmp_path / "nothing"))
     set_profile(monkeypatch, "full")
-    config = {"labels": sorted(samples.EXPRESSIONS), "face": FaceSpec().as_dict(), "stem": 4, "widths": (8,), "dropout": 0.0, "l2": 0.0,
-              "middle": 0, "validation_fraction": 0.2, "vote_share": 0.0, "seed": 3, "optimizer": "sgd", "learning_rate": 0.01,
-              "batch": 64, "epochs": 1, "small_epochs": 0, "small_side": 32, "small_rate": 0.01, "label_smoothing": 0.0,
-              "focal_gamma": 0.0, "mixup_alpha": 0.2, "class_weight_cap": 0.5}
+    config = DRAWN_FACES
     run = training.fit_or_load("teachers", {**config, "members": 2, "views": 2, "view_alpha": 1.0, "stretch": 0.2}, training.train_teachers)
     seen = {"mixup_alpha": 1.0, "stretch": 0.2}
     for other in ({}, {**seen, "mixup_alpha": 0.5}, {**seen, "stretch": 0.0}):
@@ -791,10 +796,7 @@ def test_a_network_trained_on_fer_knows_for_which_mixture_it_answers(folders, tm
     """On drawn faces, all classes equally often: the shares are one seventh each; predictions are the saved model's."""
     monkeypatch.setenv("HAR_DATA", str(tmp_path / "nothing"))
     set_profile(monkeypatch, "full")
-    config = {"labels": sorted(samples.EXPRESSIONS), "face": FaceSpec().as_dict(), "stem": 4, "widths": (8,), "dropout": 0.0, "l2": 0.0,
-              "middle": 0, "validation_fraction": 0.2, "vote_share": 0.0, "seed": 3, "optimizer": "sgd", "learning_rate": 0.01,
-              "batch": 64, "epochs": 1, "small_epochs": 0, "small_side": 32, "small_rate": 0.01, "label_smoothing": 0.0,
-              "focal_gamma": 0.0, "mixup_alpha": 0.2, "class_weight_cap": 0.5, "noise": 4.0, "blur": 0.6, "even_mixture": even}
+    config = {**DRAWN_FACES, "noise": 4.0, "blur": 0.6, "even_mixture": even}
     run = training.fit_or_load("student", config, training.train_on_fer)
     classifier = artifacts.EmotionClassifier.load(run.folder)
     if even:
