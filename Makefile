@@ -35,13 +35,13 @@ lab: $(VENV)/.ready
 	$(PY) -m jupyterlab --notebook-dir=.
 
 notebooks: $(VENV)/.ready
-	$(PY) -m helpers.notebooks
+	$(PY) -m tools.notebooks
 
 benchmark: $(VENV)/.ready
 	$(PY) -m helpers.benchmark
 
 # oneDNN makes training two to four times as fast; everywhere else it is off, so that results repeat.
 retrain: $(VENV)/.ready
-	HAR_PROFILE=full TF_ENABLE_ONEDNN_OPTS=1 $(PY) -m helpers.notebooks 01 02 03 04 05 06 07
-	$(PY) -c "from helpers import artifacts; artifacts.write_manifest()"
-	$(PY) -m helpers.notebooks
+	HAR_PROFILE=full TF_ENABLE_ONEDNN_OPTS=1 $(PY) -m tools.notebooks 01 02 03 04 05 06 07
+	$(PY) -c "from tools.manifest import write_manifest; write_manifest()"
+	$(PY) -m tools.notebooks

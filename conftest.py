@@ -1,4 +1,5 @@
 """Settings that every test and every notebook's kernel shares."""
+
 import os
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Real-time human action and facial emotion recognition: the code that more than one notebook needs."""
+
 import os
 
 # Before TensorFlow is imported: no log lines in notebooks, and the same numbers on every run of one CPU.

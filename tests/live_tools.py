@@ -15,7 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from helpers import live
+from helpers.live import pipeline as pipeline_module
+from helpers.live import session as session_module
+from helpers.live import sources
 
 
 def wait_for(condition, seconds=10.0):
@@ -172,14 +174,14 @@ class Probe:
 
     def __call__(self, address):
         time.sleep(self.delay_s)
-        source = live.open_source(address)
+        source = sources.open_source(address)
         self.sources.append(source)
         return source
 
 
-def idle_pipeline() -> live.Pipeline:
+def idle_pipeline() -> pipeline_module.Pipeline:
     """Without models: what is tested round it is the same."""
-    return live.Pipeline(None, None, None)
+    return pipeline_module.Pipeline(None, None, None)
 
 
 def live_threads() -> list[str]:
@@ -189,12 +191,12 @@ def live_threads() -> list[str]:
 @contextmanager
 def session_for(pipeline=None, camera=None, **probe):
     """A session; whatever happened to it, at the end it must have given everything back."""
-    session = live.LiveSession(pipeline or idle_pipeline(), Probe(**probe))
+    session = session_module.LiveSession(pipeline or idle_pipeline(), Probe(**probe))
     yield session
     assert_given_back(session, camera)
 
 
-def assert_given_back(session: live.LiveSession, camera=None) -> None:
+def assert_given_back(session: session_module.LiveSession, camera=None) -> None:
     """Stop ends it: every source closed, every recording finished, no thread left, no connection to `camera` open."""
     assert session.stop() and not session.running and not session.recording
     assert all(source.closed for source in session._opener.sources)
@@ -203,7 +205,7 @@ def assert_given_back(session: live.LiveSession, camera=None) -> None:
         wait_for(lambda: camera.viewers == 0)
 
 
-def assert_starts_again(session: live.LiveSession, clip: Path) -> None:
+def assert_starts_again(session: session_module.LiveSession, clip: Path) -> None:
     session.latest, session.pipeline = None, idle_pipeline()
     assert session.start(clip)
     wait_for(lambda: session.latest is not None)

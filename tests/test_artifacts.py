@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 from keras import layers
 
-from helpers import artifacts, models
-from helpers.artifacts import ActionClassifier, EmotionClassifier
-from helpers.clips import ClipSpec
-from helpers.datasets import DataError
-from helpers.faces import FaceSpec
+from helpers import runtime
+from helpers.action import classifier as action_classifier
+from helpers.action import model as action_model
+from helpers.action.classifier import ActionClassifier
+from helpers.action.clips import ClipSpec
+from helpers.data import paths
+from helpers.emotion import classifier as emotion_classifier
+from helpers.emotion import model as emotion_model
+from helpers.emotion.classifier import EmotionClassifier
+from helpers.emotion.faces import FaceSpec
+from helpers.errors import DataError
+from tools import manifest
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 ACTIONS = ("bend", "jump", "walk")
@@ -43,8 +50,14 @@ def tiny_backbone() -> keras.Model:
 def shake(model: keras.Model) -> keras.Model:
     """Every weight different from its start value, so that a mixed-up order shows."""
     rng = np.random.default_rng(7)
-    model.set_weights([rng.uniform(0.2, 1.0, w.shape).astype(np.float32) * np.sign(rng.normal(size=w.shape) + 1.5)
-                       if w.ndim == 1 else w + rng.normal(0, 0.05, w.shape) for w in model.get_weights()])
+    model.set_weights(
+        [
+            rng.uniform(0.2, 1.0, w.shape).astype(np.float32) * np.sign(rng.normal(size=w.shape) + 1.5)
+            if w.ndim == 1
+            else w + rng.normal(0, 0.05, w.shape)
+            for w in model.get_weights()
+        ]
+    )
     for layer in model.layers:
         inner = layer.layer if isinstance(layer, layers.TimeDistributed) else layer
         for part in getattr(inner, "layers", [inner]):
@@ -57,7 +70,9 @@ def shake(model: keras.Model) -> keras.Model:
 def emotion(tmp_path_factory) -> Path:
     keras.utils.set_random_seed(1)
     folder = tmp_path_factory.mktemp("emotion")
-    artifacts.save_emotion(folder, shake(models.build_mini_xception(7, 48, 4, (8,))), EMOTIONS, FaceSpec())
+    emotion_classifier.save_emotion(
+        folder, shake(emotion_model.build_mini_xception(7, 48, 4, (8,))), EMOTIONS, FaceSpec()
+    )
     return folder
 
 
@@ -65,14 +80,17 @@ def emotion(tmp_path_factory) -> Path:
 def action(tmp_path_factory) -> Path:
     keras.utils.set_random_seed(1)
     folder = tmp_path_factory.mktemp("action")
-    model = models.join_action_model(tiny_backbone(), models.build_action_head(3, 4, features=8, units=4, pooled=True))
-    artifacts.save_action(folder, shake(model), ACTIONS, CLIP, threshold=0.6)
+    model = action_model.join_action_model(
+        tiny_backbone(), action_model.build_action_head(3, 4, features=8, units=4, pooled=True)
+    )
+    action_classifier.save_action(folder, shake(model), ACTIONS, CLIP, threshold=0.6)
     return folder
 
 
 @pytest.fixture
 def copy(tmp_path, emotion, action):
     """copy(kind, *names): those files of a saved model in a folder of their own."""
+
     def make(kind: str, *names: str) -> Path:
         source = {"emotion": emotion, "action": action}[kind]
         folder = tmp_path / kind
@@ -81,58 +99,66 @@ def copy(tmp_path, emotion, action):
             if not names or path.name in names:
                 shutil.copy(path, folder)
         return folder
+
     return make
 
 
 # --------------------------------------------------------------------------------------------------- labels
 
-@pytest.mark.parametrize("content, expected, reason", [
-    (["a", "b", "c"], ("a", "b", "c"), "this project's list"),
-    ({"0": "a", "1": "b", "2": "c"}, ("a", "b", "c"), "index to name"),
-    ({"2": "c", "0": "a", "1": "b"}, ("a", "b", "c"), "in any order"),
-    ({str(k): f"c{k}" for k in range(12)}, tuple(f"c{k}" for k in range(12)), "10 comes after 9, not after 1"),
-    ({"c": 2, "a": 0, "b": 1}, ("a", "b", "c"), "Keras's class_indices"),
-    (["höher", "über"], ("höher", "über"), "not only ASCII"),
-])
+
+@pytest.mark.parametrize(
+    "content, expected, reason",
+    [
+        (["a", "b", "c"], ("a", "b", "c"), "this project's list"),
+        ({"0": "a", "1": "b", "2": "c"}, ("a", "b", "c"), "index to name"),
+        ({"2": "c", "0": "a", "1": "b"}, ("a", "b", "c"), "in any order"),
+        ({str(k): f"c{k}" for k in range(12)}, tuple(f"c{k}" for k in range(12)), "10 comes after 9, not after 1"),
+        ({"c": 2, "a": 0, "b": 1}, ("a", "b", "c"), "Keras's class_indices"),
+        (["höher", "über"], ("höher", "über"), "not only ASCII"),
+    ],
+)
 def test_labels_in_every_format(tmp_path, content, expected, reason):
     path = tmp_path / "labels.json"
     path.write_text(json.dumps(content))
-    assert artifacts.load_labels(path) == expected, reason
+    assert runtime.load_labels(path) == expected, reason
 
 
-@pytest.mark.parametrize("text, reason", [
-    ('["a", "a"]', "twice the same name"),
-    ('{"0": "a", "2": "c"}', "a gap"),
-    ('{"1": "a", "2": "b"}', "counted from one"),
-    ('{"a": 0, "b": 0}', "two names for one output"),
-    ('{"0": "a", "00": "b"}', "one number in two ways"),
-    ('{"first": "a"}', "no numbers at all"),
-    ('{"0": ["a"]}', "a name that is a list"),
-    ("[1, 2]", "numbers only"),
-    ("[]", "empty list"),
-    ("{}", "empty map"),
-    ('"abc"', "a word"),
-    ("[a, b", "not JSON"),
-    ("", "empty file"),
-])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ('["a", "a"]', "twice the same name"),
+        ('{"0": "a", "2": "c"}', "a gap"),
+        ('{"1": "a", "2": "b"}', "counted from one"),
+        ('{"a": 0, "b": 0}', "two names for one output"),
+        ('{"0": "a", "00": "b"}', "one number in two ways"),
+        ('{"first": "a"}', "no numbers at all"),
+        ('{"0": ["a"]}', "a name that is a list"),
+        ("[1, 2]", "numbers only"),
+        ("[]", "empty list"),
+        ("{}", "empty map"),
+        ('"abc"', "a word"),
+        ("[a, b", "not JSON"),
+        ("", "empty file"),
+    ],
+)
 def test_labels_that_cannot_be_used_are_named(tmp_path, text, reason):
     path = tmp_path / "labels.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"labels\.json: "):
-        artifacts.load_labels(path)
+        runtime.load_labels(path)
         pytest.fail(reason)
 
 
 def test_labels_that_are_not_text_are_named(tmp_path):
     (tmp_path / "labels.json").write_bytes(b"\xff\xfe\x00[")
     with pytest.raises(DataError, match=r"labels\.json: not valid JSON"):
-        artifacts.load_labels(tmp_path / "labels.json")
+        runtime.load_labels(tmp_path / "labels.json")
 
 
 @pytest.mark.parametrize("kind, load", [("emotion", EmotionClassifier.load), ("action", ActionClassifier.load)])
 def test_labels_of_another_model_name_the_file_and_both_numbers(copy, kind, load):
     folder = copy(kind)
-    artifacts.save_labels(folder, ("one", "two"))
+    runtime.save_labels(folder, ("one", "two"))
     outputs = {"emotion": 7, "action": 3}[kind]
     with pytest.raises(DataError, match=rf"labels\.json: 2 labels .* {outputs} outputs"):
         load(folder)
@@ -152,9 +178,10 @@ def test_a_missing_file_beside_the_model_is_named(copy, kind, load, name):
 
 # --------------------------------------------------------------------------------------------------- formats
 
+
 @pytest.mark.parametrize("name", ["emotion_model.keras", "emotion_model.h5", "emotion_model.tflite"])
 def test_every_emotion_file_gives_the_same_answer(emotion, name):
-    reference = artifacts.load_keras(emotion / "emotion_model.keras")(FACES, training=False).numpy()
+    reference = runtime.load_keras(emotion / "emotion_model.keras")(FACES, training=False).numpy()
     classifier = EmotionClassifier.load(emotion / name)
     out = classifier.predict(FACES)
     np.testing.assert_allclose(out, reference, atol=1e-3)
@@ -163,10 +190,13 @@ def test_every_emotion_file_gives_the_same_answer(emotion, name):
     assert classifier.predict(FACES[:0]).shape == (0, 7)
 
 
-@pytest.mark.parametrize("names", [("action_encoder.tflite", "action_head.tflite"), ("action_model.keras",),
-                                   ("action_model.h5",)], ids=lambda names: names[0])
+@pytest.mark.parametrize(
+    "names",
+    [("action_encoder.tflite", "action_head.tflite"), ("action_model.keras",), ("action_model.h5",)],
+    ids=lambda names: names[0],
+)
 def test_every_action_file_gives_the_same_answer(copy, action, names):
-    whole = artifacts.load_keras(action / "action_model.keras")(STEPS[None], training=False).numpy()
+    whole = runtime.load_keras(action / "action_model.keras")(STEPS[None], training=False).numpy()
     classifier = ActionClassifier.load(copy("action", "labels.json", "config.json", *names))
     features = classifier.encode(STEPS)
     np.testing.assert_allclose(classifier.classify(features[None]), whole, atol=1e-3)
@@ -176,47 +206,55 @@ def test_every_action_file_gives_the_same_answer(copy, action, names):
 
 
 def test_litert_answers_row_by_row(emotion):
-    network = artifacts.LiteRT(emotion / "emotion_model.tflite")
+    network = runtime.LiteRT(emotion / "emotion_model.tflite")
     first = network(FACES[:1]).copy()
     np.testing.assert_array_equal(network(FACES)[:1], first)
     np.testing.assert_array_equal(first, network(FACES[:1]), err_msg="no state is left from other rows")
 
 
-DEPLOYED = [artifacts.DEFAULT_EMOTION, artifacts.DEFAULT_ACTION]
+DEPLOYED = [emotion_classifier.DEFAULT_EMOTION, action_classifier.DEFAULT_ACTION]
 
 
-@pytest.mark.parametrize("folder", DEPLOYED, ids=lambda folder: folder.relative_to(artifacts.ARTIFACTS).as_posix())
+@pytest.mark.parametrize("folder", DEPLOYED, ids=lambda folder: folder.relative_to(paths.ARTIFACTS).as_posix())
 def test_the_committed_models_agree_in_every_format(folder):
     files = sorted([*folder.glob("*_model.keras"), *folder.glob("*_model.h5")])
     assert len(files) == 2
-    one, other = (artifacts.load_keras(file) for file in files)
+    one, other = (runtime.load_keras(file) for file in files)
     inputs = np.random.default_rng(0).uniform(-1, 1, (1, *one.input_shape[1:])).astype(np.float32)
     reference = one(inputs, training=False).numpy()
     np.testing.assert_allclose(other(inputs, training=False).numpy(), reference, atol=1e-5)
     if (folder / "emotion_model.tflite").is_file():
-        litert = artifacts.LiteRT(folder / "emotion_model.tflite")(inputs)
+        litert = runtime.LiteRT(folder / "emotion_model.tflite")(inputs)
     else:
         classifier = ActionClassifier.load(folder)
-        assert isinstance(classifier.encoder, artifacts.LiteRT)
+        assert isinstance(classifier.encoder, runtime.LiteRT)
         litert = classifier.classify(classifier.encode(inputs[0])[None])
     np.testing.assert_allclose(litert, reference, atol=1e-3)
-    assert reference.shape[1] == len(artifacts.load_labels(folder / "labels.json"))
+    assert reference.shape[1] == len(runtime.load_labels(folder / "labels.json"))
 
 
 # --------------------------------------------------------------------------------------------------- damage
 
+
 def damaged(path: Path, share: float) -> Path:
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * share)])
+    path.write_bytes(data[: int(len(data) * share)])
     return path
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
-@pytest.mark.parametrize("kind, name", [
-    ("emotion", "emotion_model.keras"), ("emotion", "emotion_model.h5"), ("emotion", "emotion_model.tflite"),
-    ("action", "action_model.keras"), ("action", "action_model.h5"), ("action", "action_encoder.tflite"),
-    ("action", "action_head.tflite"),
-])
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("emotion", "emotion_model.keras"),
+        ("emotion", "emotion_model.h5"),
+        ("emotion", "emotion_model.tflite"),
+        ("action", "action_model.keras"),
+        ("action", "action_model.h5"),
+        ("action", "action_encoder.tflite"),
+        ("action", "action_head.tflite"),
+    ],
+)
 def test_a_truncated_model_is_named(copy, kind, name, share):
     folder = copy(kind)
     path = damaged(folder / name, share)
@@ -252,21 +290,24 @@ def test_weights_without_an_architecture_say_so(tmp_path, suffix):
     else:
         model.save_weights(path)
     with pytest.raises(DataError, match="holds weights but no architecture"):
-        artifacts.load_keras(path)
+        runtime.load_keras(path)
 
 
-@pytest.mark.parametrize("kind, content, reason", [
-    ("emotion", {"face": {"size": 64}}, "64 and 48"),
-    ("emotion", {"face": {"side": 48}}, "an unknown setting"),
-    ("emotion", {"face": {"size": "48"}}, "a number in quotes"),
-    ("emotion", ["face"], "a list"),
-    ("action", {"clip": {**CLIP.as_dict(), "length": 8}}, "8 steps of 32 pixels but the model takes 4 of 32"),
-    ("action", {"clip": {**CLIP.as_dict(), "size": 64}}, "4 steps of 64 pixels but the model takes 4 of 32"),
-    ("action", {"clip": {**CLIP.as_dict(), "fps": 25}}, "an unknown setting"),
-    ("action", {"clip": {**CLIP.as_dict(), "channels": "depth"}}, "a kind of picture that does not exist"),
-    ("action", {}, "no clip settings"),
-    ("action", [], "a list"),
-])
+@pytest.mark.parametrize(
+    "kind, content, reason",
+    [
+        ("emotion", {"face": {"size": 64}}, "64 and 48"),
+        ("emotion", {"face": {"side": 48}}, "an unknown setting"),
+        ("emotion", {"face": {"size": "48"}}, "a number in quotes"),
+        ("emotion", ["face"], "a list"),
+        ("action", {"clip": {**CLIP.as_dict(), "length": 8}}, "8 steps of 32 pixels but the model takes 4 of 32"),
+        ("action", {"clip": {**CLIP.as_dict(), "size": 64}}, "4 steps of 64 pixels but the model takes 4 of 32"),
+        ("action", {"clip": {**CLIP.as_dict(), "fps": 25}}, "an unknown setting"),
+        ("action", {"clip": {**CLIP.as_dict(), "channels": "depth"}}, "a kind of picture that does not exist"),
+        ("action", {}, "no clip settings"),
+        ("action", [], "a list"),
+    ],
+)
 def test_settings_that_do_not_fit_the_model_are_named(copy, kind, content, reason):
     folder = copy(kind)
     (folder / "config.json").write_text(json.dumps(content))
@@ -292,8 +333,12 @@ def test_an_action_model_is_no_emotion_model(action):
 # --------------------------------------------------------------------------------------------------- Keras 2, foreign
 
 KERAS_2 = {  # what Keras 2 wrote into the configuration of a layer and Keras 3 refuses
-    "SeparableConv2D": {"groups": 1, "kernel_initializer": {"class_name": "VarianceScaling", "config": {}},
-                        "kernel_regularizer": {"class_name": "L2", "config": {"l2": 0.01}}, "kernel_constraint": None},
+    "SeparableConv2D": {
+        "groups": 1,
+        "kernel_initializer": {"class_name": "VarianceScaling", "config": {}},
+        "kernel_regularizer": {"class_name": "L2", "config": {"l2": 0.01}},
+        "kernel_constraint": None,
+    },
     "DepthwiseConv2D": {"groups": 1},
     "LSTM": {"time_major": False},
 }
@@ -325,8 +370,8 @@ def test_a_model_that_keras_2_wrote_is_rebuilt(copy, kind, inputs):
     with pytest.raises((TypeError, ValueError)):
         keras.models.load_model(path, compile=False)
     before = path.read_bytes()
-    model = artifacts.load_keras(path)
-    reference = artifacts.load_keras(folder / f"{kind}_model.keras")(inputs, training=False)
+    model = runtime.load_keras(path)
+    reference = runtime.load_keras(folder / f"{kind}_model.keras")(inputs, training=False)
     np.testing.assert_allclose(model(inputs, training=False), reference, atol=1e-6)
     assert path.read_bytes() == before, "the user's file is not touched"
 
@@ -337,12 +382,15 @@ def foreign_model(side: int | None, channels: int, classes: int = 7) -> keras.Mo
     return keras.Model(face, layers.Dense(classes, activation="softmax")(x))
 
 
-@pytest.mark.parametrize("side, channels, size, reason", [
-    (64, 1, 64, "the original Mini-Xception release"),
-    (48, 1, 48, "most others"),
-    (48, 3, 48, "a network made for colour gets the gray image three times"),
-    (None, 1, 48, "a network for any side gets FER-2013's own"),
-])
+@pytest.mark.parametrize(
+    "side, channels, size, reason",
+    [
+        (64, 1, 64, "the original Mini-Xception release"),
+        (48, 1, 48, "most others"),
+        (48, 3, 48, "a network made for colour gets the gray image three times"),
+        (None, 1, 48, "a network for any side gets FER-2013's own"),
+    ],
+)
 @pytest.mark.parametrize("old", [False, True], ids=["Keras 3", "Keras 2"])
 def test_a_foreign_fer_model_works_as_it_is(tmp_path, side, channels, size, reason, old):
     model, path = foreign_model(side, channels), tmp_path / "fer2013_model.hdf5"
@@ -352,7 +400,7 @@ def test_a_foreign_fer_model_works_as_it_is(tmp_path, side, channels, size, reas
         as_keras_2(path)
     for source in (path, tmp_path):
         classifier = EmotionClassifier.load(source)
-        assert classifier.labels == artifacts.FER_ORDER, reason
+        assert classifier.labels == emotion_classifier.FER_ORDER, reason
         assert classifier.preprocessor.spec == FaceSpec(size=size, clahe=False, scaling="minus_one_to_one"), reason
     crops = np.random.default_rng(0).integers(0, 256, (2, size, size), np.uint8)
     expected = model(np.repeat(crops[..., None] / 127.5 - 1, channels, axis=-1).astype(np.float32)).numpy()
@@ -363,11 +411,12 @@ def test_a_foreign_model_with_other_classes_needs_labels(tmp_path):
     foreign_model(48, 1, classes=5).save(tmp_path / "model.keras")
     with pytest.raises(DataError, match=r"labels\.json: not found"):
         EmotionClassifier.load(tmp_path)
-    artifacts.save_labels(tmp_path, tuple("abcde"))
+    runtime.save_labels(tmp_path, tuple("abcde"))
     assert EmotionClassifier.load(tmp_path).labels == tuple("abcde")
 
 
 # --------------------------------------------------------------------------------------------------- temperature
+
 
 @pytest.mark.parametrize("temperature", [0.5, 1.7, 3.0])
 def test_temperature_changes_confidence_never_the_answer(copy, temperature):
@@ -384,12 +433,13 @@ def test_temperature_changes_confidence_never_the_answer(copy, temperature):
 
 # --------------------------------------------------------------------------------------------------- mixture of classes
 
+
 def test_another_mixture_weighs_the_answers_by_hand():
     """Half and half where one class was three times as frequent: 0.6 : 0.4 becomes 0.2 : 0.4."""
     answers = np.array([[0.6, 0.4], [0.75, 0.25]])
-    even = artifacts.with_mixture(answers, 1 / np.array([0.75, 0.25]))
+    even = emotion_classifier.correct_prior(answers, 1 / np.array([0.75, 0.25]))
     np.testing.assert_allclose(even, [[1 / 3, 2 / 3], [0.5, 0.5]])
-    np.testing.assert_allclose(artifacts.with_mixture(even, np.array([0.75, 0.25])), answers)
+    np.testing.assert_allclose(emotion_classifier.correct_prior(even, np.array([0.75, 0.25])), answers)
 
 
 def test_a_classifier_with_frequencies_answers_for_an_even_mixture(copy):
@@ -397,7 +447,11 @@ def test_a_classifier_with_frequencies_answers_for_an_even_mixture(copy):
     plain = EmotionClassifier.load(copy("emotion")).predict(FACES)
     shares = dict(zip(EMOTIONS, (0.14, 0.02, 0.14, 0.25, 0.17, 0.17, 0.11)))
     folder = copy("emotion")
-    settings = {"face": FaceSpec().as_dict(), "temperature": 0.5, "frequencies": dict(sorted(shares.items(), reverse=True))}
+    settings = {
+        "face": FaceSpec().as_dict(),
+        "temperature": 0.5,
+        "frequencies": dict(sorted(shares.items(), reverse=True)),
+    }
     (folder / "config.json").write_text(json.dumps(settings))
     even = EmotionClassifier.load(folder).predict(FACES)
     expected = plain.astype(float) ** 2 / np.array(list(shares.values()))
@@ -405,8 +459,17 @@ def test_a_classifier_with_frequencies_answers_for_an_even_mixture(copy):
     assert even.dtype == np.float32
 
 
-@pytest.mark.parametrize("shares", [[0.1] * 7, {"angry": 1.0}, dict.fromkeys(EMOTIONS, 0), dict.fromkeys(EMOTIONS, "0.1"),
-                                    dict.fromkeys((*EMOTIONS, "bored"), 0.1), dict.fromkeys(EMOTIONS, float("nan"))])
+@pytest.mark.parametrize(
+    "shares",
+    [
+        [0.1] * 7,
+        {"angry": 1.0},
+        dict.fromkeys(EMOTIONS, 0),
+        dict.fromkeys(EMOTIONS, "0.1"),
+        dict.fromkeys((*EMOTIONS, "bored"), 0.1),
+        dict.fromkeys(EMOTIONS, float("nan")),
+    ],
+)
 def test_frequencies_that_cannot_be_are_named(copy, shares):
     folder = copy("emotion")
     (folder / "config.json").write_text(json.dumps({"face": FaceSpec().as_dict(), "frequencies": shares}))
@@ -416,41 +479,48 @@ def test_frequencies_that_cannot_be_are_named(copy, shares):
 
 def test_the_saved_frequencies_come_back(tmp_path):
     shares = dict(zip(EMOTIONS, (0.14, 0.02, 0.14, 0.25, 0.17, 0.17, 0.11)))
-    artifacts.save_emotion(tmp_path, models.build_mini_xception(7, 48, 4, (8,)), EMOTIONS, FaceSpec(), 0.9, shares)
+    emotion_classifier.save_emotion(
+        tmp_path, emotion_model.build_mini_xception(7, 48, 4, (8,)), EMOTIONS, FaceSpec(), 0.9, shares
+    )
     assert EmotionClassifier.load(tmp_path).frequencies == tuple(shares.values())
 
 
 # --------------------------------------------------------------------------------------------------- manifest
 
+
 @pytest.fixture
 def tree(tmp_path, monkeypatch) -> Path:
     """An artifacts folder of its own with its manifest."""
-    monkeypatch.setattr(artifacts, "ARTIFACTS", tmp_path)
-    monkeypatch.setattr(artifacts, "MANIFEST", tmp_path / "manifest.json")
+    monkeypatch.setattr(manifest, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(manifest, "MANIFEST", tmp_path / "manifest.json")
     (tmp_path / "action" / "a").mkdir(parents=True)
     (tmp_path / "action" / "a" / "labels.json").write_text("[]")
     (tmp_path / "README.md").write_text("about")
-    artifacts.write_manifest()
+    manifest.write_manifest()
     return tmp_path
 
 
 def test_the_manifest_lists_every_file_once(tree):
     assert sorted(json.loads((tree / "manifest.json").read_text())) == ["README.md", "action/a/labels.json"]
-    assert artifacts.check_manifest() == []
+    assert manifest.check_manifest() == []
 
 
-@pytest.mark.parametrize("change, expected", [
-    (lambda tree: (tree / "README.md").write_text("changed"), ["README.md: changed"]),
-    (lambda tree: (tree / "README.md").unlink(), ["README.md: missing"]),
-    (lambda tree: (tree / "action" / "new.npz").write_bytes(b"x"), ["action/new.npz: not in the manifest"]),
-    (lambda tree: (tree / ".DS_Store").write_bytes(b"x"), []),
-    (lambda tree: shutil.rmtree(tree / "action"), ["action/a/labels.json: missing"]),
-], ids=["changed", "missing", "extra", "hidden", "folder gone"])
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda tree: (tree / "README.md").write_text("changed"), ["README.md: changed"]),
+        (lambda tree: (tree / "README.md").unlink(), ["README.md: missing"]),
+        (lambda tree: (tree / "action" / "new.npz").write_bytes(b"x"), ["action/new.npz: not in the manifest"]),
+        (lambda tree: (tree / ".DS_Store").write_bytes(b"x"), []),
+        (lambda tree: shutil.rmtree(tree / "action"), ["action/a/labels.json: missing"]),
+    ],
+    ids=["changed", "missing", "extra", "hidden", "folder gone"],
+)
 def test_what_differs_from_the_manifest_is_told(tree, change, expected):
     change(tree)
-    assert artifacts.check_manifest() == expected
+    assert manifest.check_manifest() == expected
 
 
-@pytest.mark.skipif(not artifacts.MANIFEST.is_file(), reason="artifacts/manifest.json is not written yet")
+@pytest.mark.skipif(not manifest.MANIFEST.is_file(), reason="artifacts/manifest.json is not written yet")
 def test_the_committed_artifacts_are_those_of_the_manifest():
-    assert artifacts.check_manifest() == []
+    assert manifest.check_manifest() == []

@@ -9,14 +9,16 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from helpers import benchmark
-from helpers.live import LiveSettings, Pipeline, open_source
+from helpers.live import benchmark
+from helpers.live.pipeline import Pipeline
+from helpers.live.results import LiveSettings
+from helpers.live.sources import open_source
 
 
 def test_both_loops_give_the_same_answers():
     """So that the ratio compares two ways to one result: networks, window, faces."""
     pipeline = Pipeline.load(settings=LiveSettings(smoothing_s=0))
-    usual = benchmark.UsualLoop(pipeline.action, pipeline.emotion)
+    usual = benchmark.BaselineLoop(pipeline.action, pipeline.emotion)
     compared = []
     with open_source("demo") as film:
         for number, (frame, time_s) in enumerate(islice(film, 71)):
@@ -34,7 +36,7 @@ def test_figures_fit_together_and_go_through_json():
     measured = benchmark.measure("demo", frames=2 * benchmark.BLOCK + 5)
     assert json.loads(json.dumps(measured)) == measured
     assert (measured["frames"], measured["turns"]) == (2 * benchmark.BLOCK, 2), "whole turns only"
-    assert measured["usual_frames"] == 2 * benchmark.USUAL_FRAMES
+    assert measured["usual_frames"] == 2 * benchmark.BASELINE_FRAMES
     stages = measured["stages"]
     assert tuple(stages) == benchmark.STAGES
     assert all(stages[name]["calls"] == measured["frames"] for name in ("decode", "clip step", "draw", "jpeg"))

@@ -19,10 +19,11 @@ from comm.base_comm import BaseComm
 from live_tools import count_frames, ip_camera, wait_for
 from test_widgets import Kernel
 
-from helpers import browser, live, widgets
-from helpers.browser import BROWSER, PROBLEMS, UNANSWERED, BrowserCamera
-from helpers.sources import SourceError
-from helpers.widgets import ABANDONED, LivePanel
+from helpers.errors import SourceError
+from helpers.live import browser, pipeline
+from helpers.live import panel as panel_module
+from helpers.live.browser import BROWSER, PROBLEMS, UNANSWERED, BrowserCamera
+from helpers.live.panel import ABANDONED, LivePanel
 
 
 def jpeg(shade: int = 100, size=(48, 64)) -> bytes:
@@ -368,7 +369,7 @@ def test_questions_count_while_a_cell_runs_where_answers_came_meanwhile(camera, 
 
 @pytest.fixture
 def panel(tmp_path):
-    panel = LivePanel(live.Pipeline(None, None, None), folder=tmp_path / "out")
+    panel = LivePanel(pipeline.Pipeline(None, None, None), folder=tmp_path / "out")
     panel.source.value = BROWSER
     yield panel
     panel.close()
@@ -478,9 +479,9 @@ def test_closing_the_widget_alone_ends_the_run_in_words(panel, page):
 @pytest.fixture
 def network_camera(panel, page, monkeypatch):
     """The panel's source; the page is asked often."""
-    monkeypatch.setattr(widgets, "ASK_EVERY_S", 0.2)
+    monkeypatch.setattr(panel_module, "ASK_EVERY_S", 0.2)
     with ip_camera() as camera:
-        panel.source.value, panel.address.value = widgets.ANOTHER, camera.address + "/endless"
+        panel.source.value, panel.address.value = panel_module.ANOTHER, camera.address + "/endless"
         yield camera
 
 
@@ -539,8 +540,8 @@ class KernelPage(Kernel):
     """Plays the page with a kernel's client: real messages, real buffers, in a subshell as JupyterLab sends them."""
 
     def prepare(self):
-        code = "import time, threading\nfrom helpers import live\nfrom helpers.widgets import LivePanel\n"
-        self.run(code + f"panel = LivePanel(live.Pipeline(None, None, None)); panel.source.value = {BROWSER!r}")
+        code = "import time, threading\nfrom helpers.live import browser, sources, pipeline, session as session_module, panel as panel_module\nfrom helpers.live.panel import LivePanel\n"
+        self.run(code + f"panel = LivePanel(pipeline.Pipeline(None, None, None)); panel.source.value = {BROWSER!r}")
         found = self.run("print(panel.camera.model_id, panel.start.model_id, panel.stop.model_id)")[0]
         self.camera, self.start, self.stop = re.findall(r"[0-9a-f]{32}", found)
         session, control = self.client.session, self.client.control_channel
@@ -548,8 +549,10 @@ class KernelPage(Kernel):
         self.subshell = control.get_msg(timeout=30)["content"]["subshell_id"]
 
     def show_an_address(self, address):
-        self.run(f"from helpers import widgets; widgets.ASK_EVERY_S = 0.1; panel.source.value = {widgets.ANOTHER!r}\n"
-                 f"panel.address.value = {address!r}")
+        self.run(
+            f"panel_module.ASK_EVERY_S = 0.1; panel.source.value = {panel_module.ANOTHER!r}\n"
+            f"panel.address.value = {address!r}"
+        )
 
     def tell(self, comm, data, buffers=None):
         message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
@@ -608,8 +611,10 @@ def test_in_a_kernel_pictures_go_on_while_a_cell_runs(kernel):
     while (message := kernel.client.get_shell_msg(timeout=30))["parent_header"].get("msg_id") != cell:
         pass
     assert message["content"]["status"] == "ok"
-    text = kernel.run("print(panel.camera.received, panel.session.status, "
-                      "[t.name for t in threading.enumerate() if t.name.startswith('live-')])")[0]
+    text = kernel.run(
+        "print(panel.camera.received, panel.session.status, "
+        "[t.name for t in threading.enumerate() if t.name.startswith('live-')])"
+    )[0]
     assert text == "11 Stopped; the browser's camera is closed. []\n"
     kernel.press(kernel.start)
     assert kernel.hear("start")["run"] == run + 1
@@ -626,8 +631,10 @@ def test_in_a_kernel_a_page_that_is_silent_during_a_cell_is_not_missed(kernel):
         kernel.hear("ask")
         kernel.say(kind="present")
         asked = "panel.camera.send = lambda told, send=panel.camera.send: (questions.append(told), send(told))"
-        text, _ = kernel.run(f"questions = []; {asked}\nwhile len(questions) < {4 * UNANSWERED}: time.sleep(0.05)\n"
-                                "print(panel.session.state)")
+        text, _ = kernel.run(
+            f"questions = []; {asked}\nwhile len(questions) < {4 * UNANSWERED}: time.sleep(0.05)\n"
+            "print(panel.session.state)"
+        )
         assert text == "running\n" and camera.viewers == 1
         wait_for(lambda: camera.viewers == 0, 30)
         assert ABANDONED in kernel.run("print(panel.session.status)")[0]

@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import clips
-from helpers.clips import Augmentation, ClipSpec, MotionFocus, Stepper, VideoError
-from helpers.datasets import DataError
+from helpers.action import clips
+from helpers.action import motion as motion_module
+from helpers.action.clips import Augmentation, ClipSpec, FrameSampler
+from helpers.action.motion import MotionRegion
+from helpers.data import videos
+from helpers.errors import DataError, VideoError
 
 FLOW = ClipSpec(length=8, window_s=1.0, size=64, channels="flow")
 GATED = ClipSpec(length=8, window_s=1.0, size=64, channels="gated_flow")
@@ -61,16 +64,20 @@ def likeness(one: np.ndarray, two: np.ndarray) -> float:
 
 # --------------------------------------------------------------------------------------------------- sampling
 
-@pytest.mark.parametrize("frames, length, expected, reason", [
-    (5, 5, [0, 1, 2, 3, 4], "as many as asked"),
-    (3, 5, [0, 1, 2, 2, 2], "too few: the last is repeated"),
-    (1, 4, [0, 0, 0, 0], "a one-frame video"),
-    (9, 5, [0, 2, 4, 6, 8], "every second"),
-    (100, 2, [0, 99], "the first and the last"),
-    (100, 1, [0], "one frame"),
-    (7, 3, [0, 3, 6], "both ends are in"),
-    (6, 4, [0, 2, 3, 5], "uneven: rounded, never twice the same"),
-])
+
+@pytest.mark.parametrize(
+    "frames, length, expected, reason",
+    [
+        (5, 5, [0, 1, 2, 3, 4], "as many as asked"),
+        (3, 5, [0, 1, 2, 2, 2], "too few: the last is repeated"),
+        (1, 4, [0, 0, 0, 0], "a one-frame video"),
+        (9, 5, [0, 2, 4, 6, 8], "every second"),
+        (100, 2, [0, 99], "the first and the last"),
+        (100, 1, [0], "one frame"),
+        (7, 3, [0, 3, 6], "both ends are in"),
+        (6, 4, [0, 2, 3, 5], "uneven: rounded, never twice the same"),
+    ],
+)
 def test_sample_indices(frames, length, expected, reason):
     assert clips.sample_indices(frames, length).tolist() == expected, reason
 
@@ -83,10 +90,11 @@ def test_sampling_nothing_is_refused(frames, length):
 
 # --------------------------------------------------------------------------------------------------- decoding
 
+
 @pytest.mark.parametrize("codec, suffix", [("MJPG", ".avi"), ("mp4v", ".mp4")])
 def test_frames_come_in_order_with_their_times(tmp_path, codec, suffix):
     written = [np.full((48, 64, 3), 20 * k, np.uint8) for k in range(10)]
-    read = list(clips.read_frames(write_video(tmp_path / f"v{suffix}", written, 20, codec)))
+    read = list(videos.read_frames(write_video(tmp_path / f"v{suffix}", written, 20, codec)))
     assert [round(float(frame.mean()) / 20) for frame, _ in read] == list(range(10))
     np.testing.assert_allclose([time_s for _, time_s in read], np.arange(10) / 20, atol=1e-6)
     assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame, _ in read)
@@ -118,8 +126,8 @@ def test_what_is_no_video_is_named(tmp_path, capfd, kind, suffix):
 
 def test_a_cut_off_video_gives_the_frames_that_are_there(tmp_path):
     path = write_video(tmp_path / "cut.avi", [scene(k / 25) for k in range(40)])
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
-    assert 5 < len(list(clips.read_frames(path))) < 40
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 5 < len(list(videos.read_frames(path))) < 40
 
 
 @ALL
@@ -148,22 +156,25 @@ def patched_avi(path: Path, frames: int | None = None, period_us: int | None = N
 @pytest.mark.parametrize("frames", [0, 1, 5, 500, 2**31 - 1])
 def test_the_headers_frame_count_is_not_believed(tmp_path, frames):
     path = patched_avi(tmp_path / "count.avi", frames=frames)
-    assert len(list(clips.read_frames(path))) == 12
+    assert len(list(videos.read_frames(path))) == 12
 
 
-@pytest.mark.parametrize("rate, reason", [
-    ((1, 1000), "1000 frames a second"),
-    ((1000, 1), "one frame in 1000 seconds"),
-])
+@pytest.mark.parametrize(
+    "rate, reason",
+    [
+        ((1, 1000), "1000 frames a second"),
+        ((1000, 1), "one frame in 1000 seconds"),
+    ],
+)
 def test_an_impossible_frame_rate_is_replaced(tmp_path, rate, reason):
     path = patched_avi(tmp_path / "rate.avi", rate=rate)
-    times = [time_s for _, time_s in clips.read_frames(path)]
-    np.testing.assert_allclose(times, np.arange(12) / clips.FALLBACK_FPS, err_msg=reason)
+    times = [time_s for _, time_s in videos.read_frames(path)]
+    np.testing.assert_allclose(times, np.arange(12) / videos.FALLBACK_FPS, err_msg=reason)
 
 
 def test_a_reader_that_is_left_early_closes_its_file(tmp_path):
     path = write_video(tmp_path / "v.avi", [scene(k / 25) for k in range(12)])
-    reader = clips.read_frames(path)
+    reader = videos.read_frames(path)
     next(reader)
     reader.close()
     descriptors = Path("/proc/self/fd")
@@ -172,6 +183,7 @@ def test_a_reader_that_is_left_early_closes_its_file(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------- time
+
 
 @ALL
 def test_steps_are_floats_between_minus_one_and_one(spec):
@@ -183,24 +195,27 @@ def test_steps_are_floats_between_minus_one_and_one(spec):
 def test_rgb_steps_show_the_frame_in_rgb():
     frame = np.zeros((120, 160, 3), np.uint8)
     frame[:, :80] = (255, 0, 0)  # blue, as OpenCV orders it
-    step = Stepper(COLOUR).push(frame, 0.0)
+    step = FrameSampler(COLOUR).push(frame, 0.0)
     np.testing.assert_allclose(step[32, 10], [-1, -1, 1])
     np.testing.assert_allclose(step[32, 54], [-1, -1, -1])
 
 
-@pytest.mark.parametrize("spec, fps, least", [
-    (MOTION, 15, 0.65),  # a frame lasts two thirds of a lag
-    (MOTION, 30, 0.8),
-    (MOTION, 50, 0.8),
-    (MOTION, 60, 0.8),
-    (FLOW, 15, 0.5),  # one frame back is further than the 0.04 s of the flow
-    (FLOW, 30, 0.75),
-    (FLOW, 50, 0.75),
-    (FLOW, 60, 0.75),
-    (COLOUR, 15, 0.95),
-    (COLOUR, 30, 0.95),
-    (COLOUR, 60, 0.95),
-])
+@pytest.mark.parametrize(
+    "spec, fps, least",
+    [
+        (MOTION, 15, 0.65),  # a frame lasts two thirds of a lag
+        (MOTION, 30, 0.8),
+        (MOTION, 50, 0.8),
+        (MOTION, 60, 0.8),
+        (FLOW, 15, 0.5),  # one frame back is further than the 0.04 s of the flow
+        (FLOW, 30, 0.75),
+        (FLOW, 50, 0.75),
+        (FLOW, 60, 0.75),
+        (COLOUR, 15, 0.95),
+        (COLOUR, 30, 0.95),
+        (COLOUR, 60, 0.95),
+    ],
+)
 def test_time_is_measured_in_seconds_not_frames(spec, fps, least):
     """The same motion filmed at another rate gives as many steps, and about the same ones."""
     one, other = clips.steps_of(stream(25, 3), spec), clips.steps_of(stream(fps, 3), spec)
@@ -219,8 +234,8 @@ def test_a_stream_gives_the_steps_of_the_file(tmp_path, spec):
     """As a camera delivers it, frame by frame: live sees what training saw. Where an array lies in memory changes the
     last bit of a sum, so flow is equal up to rounding."""
     path = write_video(tmp_path / "v.avi", [frame for frame, _ in stream(25, 2)])
-    stepper = Stepper(spec)
-    live = [stepper.push(frame, time_s) for frame, time_s in clips.read_frames(path)]
+    stepper = FrameSampler(spec)
+    live = [stepper.push(frame, time_s) for frame, time_s in videos.read_frames(path)]
     live = [step for step in live if step is not None]
     np.testing.assert_allclose(np.array(live), clips.video_steps(path, spec), atol=1e-5 if spec is FLOW else 0)
 
@@ -245,7 +260,7 @@ def test_slow_sources_give_a_step_for_every_frame():
 @ALL
 def test_after_a_gap_in_time_no_step_is_invented(spec):
     """A camera that stops for ten seconds: one step at once, then one every `step_s` again."""
-    stepper = Stepper(spec)
+    stepper = FrameSampler(spec)
     times = [*np.arange(0, 1, 0.04), *np.arange(11.03, 12.03, 0.04)]
     due = [t for t in times if stepper.push(scene(t), t) is not None]
     before, after = [t for t in due if t < 5], [t for t in due if t > 5]
@@ -256,7 +271,7 @@ def test_after_a_gap_in_time_no_step_is_invented(spec):
 @MOVING
 def test_a_change_of_frame_size_starts_the_motion_anew(spec):
     """A camera that switches its format: no error, and no picture of the difference between two formats."""
-    stepper = Stepper(spec)
+    stepper = FrameSampler(spec)
     for frame, time_s in stream(25, 1):
         stepper.push(frame, time_s)
     wide = [(scene(1 + k / 25, (120, 240)), 1 + k / 25) for k in range(25)]
@@ -266,6 +281,7 @@ def test_a_change_of_frame_size_starts_the_motion_anew(spec):
 
 
 # --------------------------------------------------------------------------------------------------- motion pictures
+
 
 @pytest.mark.parametrize("brightness", [10, 60, 250])
 @MOVING
@@ -277,14 +293,17 @@ def test_a_still_scene_gives_an_empty_picture(brightness, spec):
     assert clips.steps_of(stream(25, 2), spec)[..., 2].max() > 0
 
 
-@pytest.mark.parametrize("change, least, reason", [
-    (lambda frame: (frame * 0.4).astype(np.uint8), 0.93, "a dark room"),
-    (lambda frame: (frame * 0.7 + 70).clip(0, 255).astype(np.uint8), 0.97, "haze"),
-    (lambda frame: Augmentation(gamma=1.6).apply(frame), 0.9, "darker gamma"),
-    (lambda frame: Augmentation(gamma=0.6).apply(frame), 0.9, "brighter gamma"),
-    (lambda frame: cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 0.999, "no colour"),
-    (lambda frame: cv2.resize(frame, (640, 480), interpolation=cv2.INTER_LINEAR), 0.97, "four times the size"),
-])
+@pytest.mark.parametrize(
+    "change, least, reason",
+    [
+        (lambda frame: (frame * 0.4).astype(np.uint8), 0.93, "a dark room"),
+        (lambda frame: (frame * 0.7 + 70).clip(0, 255).astype(np.uint8), 0.97, "haze"),
+        (lambda frame: Augmentation(gamma=1.6).apply(frame), 0.9, "darker gamma"),
+        (lambda frame: Augmentation(gamma=0.6).apply(frame), 0.9, "brighter gamma"),
+        (lambda frame: cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 0.999, "no colour"),
+        (lambda frame: cv2.resize(frame, (640, 480), interpolation=cv2.INTER_LINEAR), 0.97, "four times the size"),
+    ],
+)
 @MOVING
 def test_motion_steps_do_not_depend_on_light_or_size(change, least, reason, spec):
     frames = stream(25, 2)
@@ -302,11 +321,11 @@ def test_motion_steps_do_not_show_the_room(spec):
 
 
 def test_the_focus_follows_a_moving_square():
-    focus, errors = MotionFocus(), []
+    focus, errors = MotionRegion(), []
     for k in range(60):
         difference = np.zeros((96, 128), np.float32)
         x = 10 + 1.5 * k
-        difference[40:60, int(x):int(x) + 16] = 1.5
+        difference[40:60, int(x) : int(x) + 16] = 1.5
         centre, side = focus.update(difference, k / 12.5)
         errors.append(centre - (x + 8, 49.5))
         assert 0.45 * 96 <= side <= 1.3 * 96
@@ -317,17 +336,17 @@ def test_the_focus_follows_a_moving_square():
 
 @pytest.mark.parametrize("place", [(20, 20), (100, 70), (64, 48)])
 def test_the_focus_closes_in_on_where_it_moves(place):
-    focus, rng = MotionFocus(), np.random.default_rng(0)
+    focus, rng = MotionRegion(), np.random.default_rng(0)
     for k in range(40):
         difference = np.abs(rng.normal(0, 0.05, (96, 128))).astype(np.float32)  # sensor noise everywhere
-        difference[place[1] - 8:place[1] + 8, place[0] - 8:place[0] + 8] += 1.0
+        difference[place[1] - 8 : place[1] + 8, place[0] - 8 : place[0] + 8] += 1.0
         centre, side = focus.update(difference, k / 8)
     np.testing.assert_allclose(centre, np.array(place) - 0.5, atol=2)
     assert side == pytest.approx(0.45 * 96, rel=0.02)
 
 
 def test_without_motion_the_focus_stays():
-    focus = MotionFocus()
+    focus = MotionRegion()
     first = focus.update(np.zeros((96, 128), np.float32), 0.0)
     later = focus.update(np.full((96, 128), 0.1, np.float32), 5.0)
     np.testing.assert_array_equal(first[0], later[0])
@@ -354,6 +373,7 @@ def test_someone_small_and_far_fills_the_picture(spec):
 
 
 # --------------------------------------------------------------------------------------------------- optical flow
+
 
 def texture(rows: int, columns: int, seed: int, spot: int = 4) -> np.ndarray:
     """uint8 (rows, columns, 3): random gray spots, `spot` pixels large."""
@@ -394,10 +414,12 @@ def test_flow_says_how_fast_and_where_to(right, down, spec, lost):
 def test_speeds_are_believed_where_something_changed():
     change = np.zeros((96, 128), np.float32)
     change[30:60, 40:70] = 1.0
-    believed = clips.gate(change)
-    assert believed[45, 55] == pytest.approx(0.9 / (0.9 + clips.SUPPORT), abs=1e-4) and believed[45, 90] == 0
-    assert not clips.gate(np.full((96, 128), 3.0, np.float32)).any(), "all of it changed alike: a lamp, or the camera"
-    assert not clips.gate(np.full((96, 128), 0.05, np.float32)).any(), "noise"
+    believed = motion_module.flow_mask(change)
+    assert believed[45, 55] == pytest.approx(0.9 / (0.9 + motion_module.SUPPORT), abs=1e-4) and believed[45, 90] == 0
+    assert not motion_module.flow_mask(np.full((96, 128), 3.0, np.float32)).any(), (
+        "all of it changed alike: a lamp, or the camera"
+    )
+    assert not motion_module.flow_mask(np.full((96, 128), 0.05, np.float32)).any(), "noise"
 
 
 def test_the_gate_takes_speeds_from_a_dark_wall():
@@ -406,7 +428,7 @@ def test_the_gate_takes_speeds_from_a_dark_wall():
     for k in range(38):
         frame = rng.normal(12, 2, (96, 128, 3)).clip(0, 255).astype(np.uint8)
         frame[:24], frame[-24:] = room[:24], room[-24:]
-        frame[30:66, 30 + k:66 + k] = texture(36, 36, 2)
+        frame[30:66, 30 + k : 66 + k] = texture(36, 36, 2)
         frames.append((frame, k / 25))
     plain, gated = (clips.steps_of(frames, spec)[-4] for spec in (FLOW, GATED))
     still = plain[..., 2] < -0.95
@@ -424,14 +446,16 @@ def test_the_mirrored_square_goes_the_other_way():
         assert likeness(plain[..., channel], other[..., channel]) > 0.85
 
 
-def camera_flow(zoom: float, turn: float, right: float, down: float, other: float) -> tuple[np.ndarray, np.ndarray]:
+def ego_motion_flow(zoom: float, turn: float, right: float, down: float, other: float) -> tuple[np.ndarray, np.ndarray]:
     """(optical flow float32 (96, 128, 2), newer frame) of a textured picture that a camera sees so.
 
     other: in the lower right quarter of the picture something goes so many pixels further to the right.
     """
+
     def seen(along: float) -> np.ndarray:
-        matrix = np.array([[1 + zoom, -turn, along - zoom * 64 + turn * 48],
-                           [turn, 1 + zoom, down - zoom * 48 - turn * 64]])
+        matrix = np.array(
+            [[1 + zoom, -turn, along - zoom * 64 + turn * 48], [turn, 1 + zoom, down - zoom * 48 - turn * 64]]
+        )
         return cv2.warpAffine(picture, matrix, (128, 96), borderMode=cv2.BORDER_REFLECT)
 
     picture = cv2.cvtColor(texture(96, 128, 3, 6), cv2.COLOR_BGR2GRAY)
@@ -439,19 +463,22 @@ def camera_flow(zoom: float, turn: float, right: float, down: float, other: floa
     if other:
         newer[48:, 64:] = seen(right + other)[48:, 64:]
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(picture, newer, None)
-    return flow, clips.normalise_locally(newer)
+    return flow, motion_module.normalise_locally(newer)
 
 
 @pytest.mark.parametrize("other", [0.0, 3.0], ids=["all alike", "a quarter moves otherwise"])
-@pytest.mark.parametrize("zoom, turn, right, down, reason", [
-    (0.0, 0.0, 0.0, 0.0, "a camera at rest"),
-    (0.0, 0.0, 2.0, -1.0, "a camera that pans"),
-    (0.03, 0.0, 0.0, 0.0, "a camera that comes nearer"),
-    (0.0, 0.03, 0.0, 0.0, "a camera that rolls"),
-    (-0.02, 0.02, -1.0, 1.5, "everything at once"),
-])
+@pytest.mark.parametrize(
+    "zoom, turn, right, down, reason",
+    [
+        (0.0, 0.0, 0.0, 0.0, "a camera at rest"),
+        (0.0, 0.0, 2.0, -1.0, "a camera that pans"),
+        (0.03, 0.0, 0.0, 0.0, "a camera that comes nearer"),
+        (0.0, 0.03, 0.0, 0.0, "a camera that rolls"),
+        (-0.02, 0.02, -1.0, 1.5, "everything at once"),
+    ],
+)
 def test_the_cameras_movement_is_found(zoom, turn, right, down, reason, other):
-    found = clips.camera_movement(*camera_flow(zoom, turn, right, down, other))
+    found = motion_module.estimate_ego_motion(*ego_motion_flow(zoom, turn, right, down, other))
     np.testing.assert_allclose(found[:2], [zoom, turn], atol=0.012 if other else 0.006, err_msg=reason)
     np.testing.assert_allclose(found[2:], [right, down], atol=0.6 if other else 0.2, err_msg=reason)
 
@@ -463,8 +490,8 @@ def test_the_cameras_movement_from_exact_flow(other):
     x, y = np.meshgrid(np.arange(128) - 64.0, np.arange(96) - 48.0)
     flow = np.dstack([right + zoom * x - turn * y, down + zoom * y + turn * x]).astype(np.float32)
     flow[48:, 64:, 0] += other
-    gray = clips.normalise_locally(cv2.cvtColor(texture(96, 128, 3), cv2.COLOR_BGR2GRAY))
-    found = clips.camera_movement(flow, gray)
+    gray = motion_module.normalise_locally(cv2.cvtColor(texture(96, 128, 3), cv2.COLOR_BGR2GRAY))
+    found = motion_module.estimate_ego_motion(flow, gray)
     np.testing.assert_allclose(found[:2], [zoom, turn], atol=0.004 if other else 1e-4)
     np.testing.assert_allclose(found[2:], [right, down], atol=0.15 if other else 1e-3)
 
@@ -497,7 +524,7 @@ def test_contrast_is_local(lamp):
     gray = np.full((96, 160), 30, np.uint8)
     gray[:, :60] = cv2.cvtColor(texture(96, 60, 7), cv2.COLOR_BGR2GRAY) // 5 + 10
     gray[20:40, 130:150] = max(30, lamp)
-    normal = clips.normalise_locally(gray)
+    normal = motion_module.normalise_locally(gray)
     assert normal.dtype == np.float32 and normal.shape == gray.shape and abs(normal[:, :60].mean()) < 0.1
     assert 0.4 < normal[:, :40].std() < 1.1
     globally = (gray - gray.mean()) / (gray.std() + 4)
@@ -505,6 +532,7 @@ def test_contrast_is_local(lamp):
 
 
 # --------------------------------------------------------------------------------------------------- augmentation
+
 
 def test_one_draw_is_the_same_for_all_frames_of_a_clip():
     """A still wall stays still: any change between frames would show as motion."""
@@ -537,13 +565,16 @@ def test_mirrored_motion_is_the_mirror_of_the_motion(spec):
     assert likeness(plain[2:, ..., 0], flipped[2:, ..., 0]) < 0.9
 
 
-@pytest.mark.parametrize("augmentation, row, column, expected, reason", [
-    (Augmentation(), 32, 40, 1, "white right half, seen at five eighths"),
-    (Augmentation(mirror=True), 32, 40, -1, "mirrored: the white half is left"),
-    (Augmentation(shift=(-0.25, 0.0)), 32, 40, -1, "the region moves left, its content right"),
-    (Augmentation(zoom=0.5), 32, 33, 1, "the middle stays the middle"),
-    (Augmentation(zoom=2.0), 2, 60, -1, "beyond the frame it is black"),
-])
+@pytest.mark.parametrize(
+    "augmentation, row, column, expected, reason",
+    [
+        (Augmentation(), 32, 40, 1, "white right half, seen at five eighths"),
+        (Augmentation(mirror=True), 32, 40, -1, "mirrored: the white half is left"),
+        (Augmentation(shift=(-0.25, 0.0)), 32, 40, -1, "the region moves left, its content right"),
+        (Augmentation(zoom=0.5), 32, 33, 1, "the middle stays the middle"),
+        (Augmentation(zoom=2.0), 2, 60, -1, "beyond the frame it is black"),
+    ],
+)
 def test_what_each_change_does(augmentation, row, column, expected, reason):
     frame = np.zeros((120, 160, 3), np.uint8)
     frame[:, 80:] = 255
@@ -551,9 +582,16 @@ def test_what_each_change_does(augmentation, row, column, expected, reason):
     np.testing.assert_allclose(step[row, column], expected, atol=0.02, err_msg=reason)
 
 
-@pytest.mark.parametrize("gamma, level, expected", [
-    (1.0, 100, 100), (2.0, 128, 64), (0.5, 64, 128), (1.7, 0, 0), (0.6, 255, 255),
-])
+@pytest.mark.parametrize(
+    "gamma, level, expected",
+    [
+        (1.0, 100, 100),
+        (2.0, 128, 64),
+        (0.5, 64, 128),
+        (1.7, 0, 0),
+        (0.6, 255, 255),
+    ],
+)
 def test_gamma_by_hand(gamma, level, expected):
     """255 * (level / 255) ** gamma, rounded; black and white stay."""
     assert Augmentation(gamma=gamma).apply(np.full((2, 2, 3), level, np.uint8))[0, 0, 0] == expected
@@ -571,16 +609,20 @@ def test_draws_stay_in_their_ranges_and_repeat():
 
 # --------------------------------------------------------------------------------------------------- windows
 
-@pytest.mark.parametrize("n, starts, reason", [
-    (1, [0], "one step, seven repeats"),
-    (7, [0], "one too few"),
-    (8, [0], "just enough"),
-    (9, [0, 1], "one more: a second window ends with it"),
-    (12, [0, 4], "half a window more"),
-    (13, [0, 2, 5], "spread evenly, at most half a window apart"),
-    (16, [0, 4, 8], "two windows' worth"),
-    (40, [0, 4, 8, 12, 16, 20, 24, 28, 32], "half-overlapping throughout"),
-])
+
+@pytest.mark.parametrize(
+    "n, starts, reason",
+    [
+        (1, [0], "one step, seven repeats"),
+        (7, [0], "one too few"),
+        (8, [0], "just enough"),
+        (9, [0, 1], "one more: a second window ends with it"),
+        (12, [0, 4], "half a window more"),
+        (13, [0, 2, 5], "spread evenly, at most half a window apart"),
+        (16, [0, 4, 8], "two windows' worth"),
+        (40, [0, 4, 8, 12, 16, 20, 24, 28, 32], "half-overlapping throughout"),
+    ],
+)
 def test_windows_cover_all_steps(n, starts, reason):
     steps = np.arange(n, dtype=np.float32)[:, None]
     result = clips.windows(steps, MOTION)
@@ -595,14 +637,17 @@ def test_no_step_is_refused():
         clips.windows(np.empty((0, 4), np.float32), MOTION)
 
 
-@pytest.mark.parametrize("settings, named", [
-    ({"length": 0}, "length"),
-    ({"size": 16}, "size"),
-    ({"window_s": 0}, "window_s"),
-    ({"window_s": -1}, "window_s"),
-    ({"lag_s": 0}, "lag_s"),
-    ({"channels": "depth"}, "channels"),
-])
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        ({"length": 0}, "length"),
+        ({"size": 16}, "size"),
+        ({"window_s": 0}, "window_s"),
+        ({"window_s": -1}, "window_s"),
+        ({"lag_s": 0}, "lag_s"),
+        ({"channels": "depth"}, "channels"),
+    ],
+)
 def test_a_spec_refuses_what_cannot_work(settings, named):
     with pytest.raises(ValueError, match=named):
         ClipSpec(**settings)

@@ -18,19 +18,21 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from helpers import evaluate
-from helpers.artifacts import ActionClassifier, EmotionClassifier, save_action, save_emotion
-from helpers.clips import ClipSpec, video_steps
-from helpers.datasets import DataError, read_image
-from helpers.evaluate import Predictions
-from helpers.faces import FaceFinder, FaceSpec
+from helpers.action.classifier import ActionClassifier, save_action
+from helpers.action.clips import ClipSpec, video_steps
+from helpers.data.images import read_image
+from helpers.emotion.classifier import EmotionClassifier, save_emotion
+from helpers.emotion.faces import FaceFinder, FaceSpec
+from helpers.errors import DataError
+from helpers.evaluate import __main__ as evaluate_main
+from helpers.evaluate import metrics as metrics_module
+from helpers.evaluate import plots, predict
+from helpers.evaluate.metrics import Predictions
 
 CLASSES = ("bend", "jump", "walk")
 
 
-def make_predictions(
-    labels: str, rows: list[list[float]], groups: tuple[str, ...] = ()
-) -> Predictions:
+def make_predictions(labels: str, rows: list[list[float]], groups: tuple[str, ...] = ()) -> Predictions:
     """`labels` holds one first letter per file: "bbw"."""
     names = {name[0]: name for name in CLASSES}
     return Predictions(
@@ -43,9 +45,7 @@ def make_predictions(
 
 
 # Five files. Predicted: bend, jump, bend, bend, jump. `walk` is in no label; `jump` is right once.
-FIVE = make_predictions(
-    "bbbjj", [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.5, 0.4, 0.1], [0.9, 0.1, 0.0], [0.2, 0.7, 0.1]]
-)
+FIVE = make_predictions("bbbjj", [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.5, 0.4, 0.1], [0.9, 0.1, 0.0], [0.2, 0.7, 0.1]])
 
 
 def random_predictions(classes: tuple[str, ...], count: int, seed: int = 0) -> Predictions:
@@ -55,9 +55,7 @@ def random_predictions(classes: tuple[str, ...], count: int, seed: int = 0) -> P
     scores = generator.normal(size=(count, len(classes)))
     scores[np.arange(count), targets] += 1.5
     rows = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    return Predictions(
-        [f"{number}.png" for number in range(count)], [classes[i] for i in targets], classes, rows
-    )
+    return Predictions([f"{number}.png" for number in range(count)], [classes[i] for i in targets], classes, rows)
 
 
 # ---------------------------------------------------------------------------------- predictions
@@ -73,9 +71,7 @@ BAD_PREDICTIONS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "change, message, reason", BAD_PREDICTIONS, ids=[row[2] for row in BAD_PREDICTIONS]
-)
+@pytest.mark.parametrize("change, message, reason", BAD_PREDICTIONS, ids=[row[2] for row in BAD_PREDICTIONS])
 def test_predictions_refuse_parts_that_do_not_fit(change, message, reason):
     fitting = dict(
         files=["a", "b"],
@@ -121,47 +117,35 @@ def test_unusable_prediction_files_are_named(tmp_path):
 
 
 def test_summary_equals_hand_computed_values():
-    metrics = evaluate.summarise(FIVE, skipped=2)
+    metrics = metrics_module.summarise(FIVE, skipped=2)
     # bend: 3 predicted, 2 of them right, 3 true: 2/3, 2/3, 2/3.
     # jump: 2 predicted, 1 of them right, 2 true: 1/2, 1/2, 1/2.
     assert metrics.accuracy == pytest.approx(3 / 5)
-    assert metrics.macro_f1 == pytest.approx(
-        (2 / 3 + 1 / 2) / 2
-    )  # walk, which no label names, is left out
+    assert metrics.macro_f1 == pytest.approx((2 / 3 + 1 / 2) / 2)  # walk, which no label names, is left out
     assert (metrics.n, metrics.skipped, metrics.absent) == (5, 2, (("walk", 0),))
     assert [row.label for row in metrics.per_class] == ["bend", "jump"]
     bend = metrics.per_class[0]
-    assert (bend.precision, bend.recall, bend.f1) == pytest.approx(
-        (2 / 3, 2 / 3, 2 / 3)
-    ) and bend.support == 3
-    np.testing.assert_array_equal(
-        evaluate.confusion_counts(FIVE), [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
-    )
+    assert (bend.precision, bend.recall, bend.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3)) and bend.support == 3
+    np.testing.assert_array_equal(metrics_module.confusion_counts(FIVE), [[2, 1, 0], [1, 1, 0], [0, 0, 0]])
 
 
 def test_a_class_that_is_only_predicted_costs_recall_but_is_not_averaged():
-    metrics = evaluate.summarise(make_predictions("bb", [[1, 0, 0], [0, 0, 1]]))
+    metrics = metrics_module.summarise(make_predictions("bb", [[1, 0, 0], [0, 0, 1]]))
     assert metrics.absent == (("jump", 0), ("walk", 1))
-    assert metrics.macro_f1 == pytest.approx(
-        2 * 1 * 0.5 / 1.5
-    )  # bend alone: precision 1, recall 1/2
+    assert metrics.macro_f1 == pytest.approx(2 * 1 * 0.5 / 1.5)  # bend alone: precision 1, recall 1/2
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_summary_equals_scikit_learn(seed):
     predictions = random_predictions(CLASSES, 200, seed)
-    metrics = evaluate.summarise(predictions)
-    assert metrics.accuracy == pytest.approx(
-        accuracy_score(predictions.labels, predictions.predicted)
-    )
-    assert metrics.macro_f1 == pytest.approx(
-        f1_score(predictions.labels, predictions.predicted, average="macro")
-    )
+    metrics = metrics_module.summarise(predictions)
+    assert metrics.accuracy == pytest.approx(accuracy_score(predictions.labels, predictions.predicted))
+    assert metrics.macro_f1 == pytest.approx(f1_score(predictions.labels, predictions.predicted, average="macro"))
 
 
 def test_nothing_to_score_is_an_error_not_a_zero():
     with pytest.raises(DataError, match="4 skipped"):
-        evaluate.summarise(make_predictions("", []), skipped=4)
+        metrics_module.summarise(make_predictions("", []), skipped=4)
 
 
 # R. G. Newcombe, "Two-sided confidence intervals for the single proportion: comparison of seven
@@ -180,36 +164,34 @@ PUBLISHED_INTERVALS = [
     ids=[row[4] for row in PUBLISHED_INTERVALS],
 )
 def test_wilson_interval_equals_published_values(successes, n, low, high, reason):
-    assert evaluate.wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
-    mirrored = evaluate.wilson_interval(n - successes, n)
+    assert metrics_module.wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
+    mirrored = metrics_module.wilson_interval(n - successes, n)
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
 @pytest.mark.parametrize("successes, n", [(1, 0), (-1, 5), (6, 5)])
 def test_wilson_interval_refuses_what_is_no_proportion(successes, n):
     with pytest.raises(ValueError, match="not a proportion"):
-        evaluate.wilson_interval(successes, n)
+        metrics_module.wilson_interval(successes, n)
 
 
 def test_bootstrap_draws_whole_groups():
     # 10 people with 10 clips each; a person is either always right or always wrong.
-    clustered = make_predictions(
-        "b" * 100, [[1, 0, 0] if number < 50 else [0, 1, 0] for number in range(100)]
-    )
+    clustered = make_predictions("b" * 100, [[1, 0, 0] if number < 50 else [0, 1, 0] for number in range(100)])
     by_person = [f"person{number // 10}" for number in range(100)]
     alone = [str(number) for number in range(100)]
-    low, high = evaluate.bootstrap_accuracy(clustered, by_person, seed=0)
-    low_alone, high_alone = evaluate.bootstrap_accuracy(clustered, alone, seed=0)
+    low, high = metrics_module.bootstrap_accuracy(clustered, by_person, seed=0)
+    low_alone, high_alone = metrics_module.bootstrap_accuracy(clustered, alone, seed=0)
     assert (low, high) == pytest.approx((0.2, 0.8), abs=0.11)  # binomial of 10 people: 2 to 8
     # single clips: as Wilson, within the step of 1/100
-    assert (low_alone, high_alone) == pytest.approx(evaluate.wilson_interval(50, 100), abs=0.015)
-    assert evaluate.bootstrap_accuracy(clustered, by_person, seed=0) == (low, high)
-    assert evaluate.bootstrap_accuracy(clustered, ["one"] * 100, seed=0) == (0.5, 0.5)
+    assert (low_alone, high_alone) == pytest.approx(metrics_module.wilson_interval(50, 100), abs=0.015)
+    assert metrics_module.bootstrap_accuracy(clustered, by_person, seed=0) == (low, high)
+    assert metrics_module.bootstrap_accuracy(clustered, ["one"] * 100, seed=0) == (0.5, 0.5)
 
 
 def test_bootstrap_needs_a_group_per_file():
     with pytest.raises(ValueError, match="5 files"):
-        evaluate.bootstrap_accuracy(FIVE, FIVE.groups, seed=0)
+        metrics_module.bootstrap_accuracy(FIVE, FIVE.groups, seed=0)
 
 
 HALF, SURE = [0.6, 0.4], [1.0, 0.0]
@@ -229,32 +211,28 @@ CALIBRATION = [
 ]
 
 
-@pytest.mark.parametrize(
-    "rows, targets, bins, expected, reason", CALIBRATION, ids=[row[4] for row in CALIBRATION]
-)
-def test_expected_calibration_error_equals_hand_computed_values(
-    rows, targets, bins, expected, reason
-):
-    error = evaluate.expected_calibration_error(np.array(rows), np.array(targets), bins)
+@pytest.mark.parametrize("rows, targets, bins, expected, reason", CALIBRATION, ids=[row[4] for row in CALIBRATION])
+def test_expected_calibration_error_equals_hand_computed_values(rows, targets, bins, expected, reason):
+    error = metrics_module.expected_calibration_error(np.array(rows), np.array(targets), bins)
     assert error == pytest.approx(expected, abs=1e-9)
 
 
 def test_worst_errors_are_the_most_confident_mistakes():
     # files 1 (0.6) and 3 (0.9) of FIVE are wrong
-    assert evaluate.worst_errors(FIVE, 5).tolist() == [3, 1]
-    assert evaluate.worst_errors(FIVE, 1).tolist() == [3]
+    assert metrics_module.worst_errors(FIVE, 5).tolist() == [3, 1]
+    assert metrics_module.worst_errors(FIVE, 1).tolist() == [3]
 
 
 def test_rejection_curve_equals_hand_computed_values():
     # FIVE by confidence: 0.5 right, 0.6 wrong, 0.7 right, 0.8 right, 0.9 wrong
-    thresholds, precision, recall = evaluate.rejection_curve(FIVE)
+    thresholds, precision, recall = metrics_module.rejection_curve(FIVE)
     assert thresholds == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9])
     assert precision == pytest.approx([3 / 5, 2 / 4, 2 / 3, 1 / 2, 0])
     assert recall == pytest.approx([3 / 5, 2 / 5, 2 / 5, 1 / 5, 0])
 
 
 def test_recordings_without_an_action_lower_precision_only():
-    thresholds, precision, recall = evaluate.rejection_curve(FIVE, no_action_confidence=[0.65])
+    thresholds, precision, recall = metrics_module.rejection_curve(FIVE, no_action_confidence=[0.65])
     assert thresholds == pytest.approx([0.5, 0.6, 0.65, 0.7, 0.8, 0.9])
     assert precision == pytest.approx([3 / 6, 2 / 5, 2 / 4, 2 / 3, 1 / 2, 0])
     assert recall == pytest.approx([3 / 5, 2 / 5, 2 / 5, 2 / 5, 1 / 5, 0])
@@ -264,12 +242,12 @@ def test_recordings_without_an_action_lower_precision_only():
 
 
 def test_metrics_line_is_the_documented_one():
-    metrics = evaluate.Metrics(accuracy=0.7121, macro_f1=0.65499, n=1230, skipped=2, per_class=())
-    assert evaluate.metrics_line(metrics) == "accuracy=0.712 macro_f1=0.655 n=1230 skipped=2"
+    metrics = metrics_module.Metrics(accuracy=0.7121, macro_f1=0.65499, n=1230, skipped=2, per_class=())
+    assert metrics_module.metrics_line(metrics) == "accuracy=0.712 macro_f1=0.655 n=1230 skipped=2"
 
 
 def test_table_is_aligned_and_complete():
-    assert evaluate.format_table(evaluate.summarise(FIVE)) == "\n".join(
+    assert metrics_module.format_table(metrics_module.summarise(FIVE)) == "\n".join(
         [
             "class       precision  recall     f1  support",
             "bend            0.667   0.667  0.667        3",
@@ -283,16 +261,14 @@ def test_table_is_aligned_and_complete():
 
 def test_accuracies_of_several_sets_stand_below_each_other():
     figures = "n=    5  accuracy 0.600 (0.231..0.882)  macro-F1 0.583"
-    assert evaluate.format_accuracies({"all": FIVE, "indoors": FIVE}) == f"all      {figures}\nindoors  {figures}"
+    assert metrics_module.format_accuracies({"all": FIVE, "indoors": FIVE}) == f"all      {figures}\nindoors  {figures}"
 
 
 def test_table_of_many_classes_fits_a_notebook_cell():
-    metrics = evaluate.summarise(
-        random_predictions(tuple(f"action{number:03d}" for number in range(101)), 800)
-    )
-    lines = evaluate.format_table(metrics).splitlines()
+    metrics = metrics_module.summarise(random_predictions(tuple(f"action{number:03d}" for number in range(101)), 800))
+    lines = metrics_module.format_table(metrics).splitlines()
     assert len(lines) <= 25 and "83 more classes" in lines[-3]
-    assert len(evaluate.format_table(metrics, max_rows=101).splitlines()) == 104
+    assert len(metrics_module.format_table(metrics, max_rows=101).splitlines()) == 104
 
 
 HISTORIES = {
@@ -318,7 +294,7 @@ def test_history_table_shows_the_best_epoch():
         "accuracy": [0.3, 0.6, 0.9],
         "val_accuracy": [0.3, 0.5, 0.4],
     }
-    assert evaluate.format_histories({"Adam": history}).splitlines()[1].split() == [
+    assert metrics_module.format_histories({"Adam": history}).splitlines()[1].split() == [
         "Adam",
         "3",
         "2",
@@ -336,27 +312,19 @@ MANY = tuple(f"a_rather_long_action_name_{number}" for number in range(101))
 STRIP = np.zeros((40, 90, 120, 3), dtype=np.uint8)
 FACES = np.zeros((7, 48, 48), dtype=np.uint8)
 FIGURES = {
-    "confusion, 7 classes": lambda: evaluate.plot_confusion(random_predictions(EMOTIONS, 300)),
-    "confusion, a class without files": lambda: evaluate.plot_confusion(FIVE),
-    "confusion, 101 classes": lambda: evaluate.plot_confusion(random_predictions(MANY, 500)),
-    "histories": lambda: evaluate.plot_histories(HISTORIES),
-    "histories, one epoch": lambda: evaluate.plot_histories(
+    "confusion, 7 classes": lambda: plots.plot_confusion(random_predictions(EMOTIONS, 300)),
+    "confusion, a class without files": lambda: plots.plot_confusion(FIVE),
+    "confusion, 101 classes": lambda: plots.plot_confusion(random_predictions(MANY, 500)),
+    "histories": lambda: plots.plot_histories(HISTORIES),
+    "histories, one epoch": lambda: plots.plot_histories(
         {"smoke": {"loss": [2.0], "val_loss": [2.1], "accuracy": [0.2], "val_accuracy": [0.1]}}
     ),
-    "rejection": lambda: evaluate.plot_precision_recall(
-        random_predictions(EMOTIONS, 300), [0.3, 0.4], threshold=0.6
-    ),
-    "reliability": lambda: evaluate.plot_reliability(random_predictions(EMOTIONS, 300)),
-    "clip strip": lambda: evaluate.plot_clip_strip(
-        STRIP, "true wave_two_hands, predicted jumping_jack 0.93"
-    ),
-    "clip strip, one frame": lambda: evaluate.plot_clip_strip(STRIP[:1], "one frame"),
-    "model input": lambda: evaluate.plot_clip_strip(
-        np.zeros((16, 96, 96, 3), np.float32), "motion input"
-    ),
-    "image grid, last row not full": lambda: evaluate.plot_image_grid(
-        FACES, ["surprise\nas disgust 0.99"] * 7, 4
-    ),
+    "rejection": lambda: plots.plot_precision_recall(random_predictions(EMOTIONS, 300), [0.3, 0.4], threshold=0.6),
+    "reliability": lambda: plots.plot_reliability(random_predictions(EMOTIONS, 300)),
+    "clip strip": lambda: plots.plot_clip_strip(STRIP, "true wave_two_hands, predicted jumping_jack 0.93"),
+    "clip strip, one frame": lambda: plots.plot_clip_strip(STRIP[:1], "one frame"),
+    "model input": lambda: plots.plot_clip_strip(np.zeros((16, 96, 96, 3), np.float32), "motion input"),
+    "image grid, last row not full": lambda: plots.plot_image_grid(FACES, ["surprise\nas disgust 0.99"] * 7, 4),
 }
 
 
@@ -371,18 +339,13 @@ def test_figure_renders_quietly_with_everything_inside(name):
     assert plt.get_fignums() == [], "an open pyplot figure would be shown a second time"
     drawn = figure.get_tightbbox()  # in inches, everything that is drawn
     width, height = figure.get_size_inches()
-    assert (
-        drawn.x0 >= -0.01
-        and drawn.y0 >= -0.01
-        and drawn.x1 <= width + 0.01
-        and drawn.y1 <= height + 0.01
-    )
+    assert drawn.x0 >= -0.01 and drawn.y0 >= -0.01 and drawn.x1 <= width + 0.01 and drawn.y1 <= height + 0.01
 
 
 def test_confusion_can_share_a_figure():
     figure, axes = plt.subplots(1, 2)
     plt.close(figure)
-    assert evaluate.plot_confusion(FIVE, axes[0]) is figure
+    assert plots.plot_confusion(FIVE, axes[0]) is figure
     assert "accuracy 0.600, n = 5" in axes[0].get_title()
 
 
@@ -399,7 +362,7 @@ SHOWN = [
 
 @pytest.mark.parametrize("image, expected, reason", SHOWN, ids=[row[2] for row in SHOWN])
 def test_images_are_shown_in_their_own_colours(image, expected, reason):
-    shown = evaluate.plot_image_grid([image], [reason], 1).axes[0].images[0].get_array()
+    shown = plots.plot_image_grid([image], [reason], 1).axes[0].images[0].get_array()
     assert shown[0, 0].tolist() == expected
 
 
@@ -420,16 +383,12 @@ def action_model(tmp_path_factory) -> Path:
     import keras
     from keras import layers
 
-    from helpers.models import build_action_head, join_action_model
+    from helpers.action.model import build_action_head, join_action_model
 
     keras.utils.set_random_seed(1)
     picture = keras.Input((32, 32, 3))
-    features = layers.GlobalAveragePooling2D()(
-        layers.Conv2D(8, 3, strides=4, activation="relu")(picture)
-    )
-    model = join_action_model(
-        keras.Model(picture, features), build_action_head(3, STEPS, features=8, units=4)
-    )
+    features = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, strides=4, activation="relu")(picture))
+    model = join_action_model(keras.Model(picture, features), build_action_head(3, STEPS, features=8, units=4))
     folder = tmp_path_factory.mktemp("action")
     save_action(folder, model, CLASSES, ClipSpec(length=STEPS, window_s=1.0, size=32))
     return folder
@@ -440,7 +399,7 @@ def emotion_model(tmp_path_factory) -> Path:
     """A saved Mini-Xception of one block with random weights."""
     import keras
 
-    from helpers.models import build_mini_xception
+    from helpers.emotion.model import build_mini_xception
 
     keras.utils.set_random_seed(1)
     folder = tmp_path_factory.mktemp("emotion")
@@ -475,7 +434,7 @@ def write_video(path: Path, frames: int, speed: int = 3) -> Path:
 
 def run(capfd, *arguments) -> tuple[int, list[str], list[str]]:
     """(exit code, lines of stdout, lines of stderr that the package itself wrote)."""
-    code = evaluate.main([str(argument) for argument in arguments])
+    code = evaluate_main.main([str(argument) for argument in arguments])
     out, err = capfd.readouterr()
     return (
         code,
@@ -499,9 +458,7 @@ def faces(tmp_path, photo) -> Path:
 
 
 def test_emotion_scores_what_it_can_and_names_the_rest(capfd, tmp_path, faces, emotion_model):
-    code, out, err = run(
-        capfd, "emotion", faces, "--model", emotion_model, "--csv", tmp_path / "out.csv"
-    )
+    code, out, err = run(capfd, "emotion", faces, "--model", emotion_model, "--csv", tmp_path / "out.csv")
     assert code == 0
     assert out[0].startswith("accuracy=") and out[0].endswith("n=2 skipped=5")
     assert [line.split()[0] for line in out[1:4]] == ["class", "happy", "sad"]
@@ -530,36 +487,27 @@ def test_emotion_scores_what_it_can_and_names_the_rest(capfd, tmp_path, faces, e
 
 
 def test_emotion_uses_the_deployed_classifier_and_preprocessing(faces, emotion_model):
-    predictions, skipped = evaluate.evaluate_emotion(faces, emotion_model)
+    predictions, skipped = predict.evaluate_emotion(faces, emotion_model)
     classifier, finder = EmotionClassifier.load(emotion_model), FaceFinder()
-    crops = [
-        classifier.preprocessor.from_thumbnail(read_image(faces / name), finder)
-        for name in predictions.files
-    ]
+    crops = [classifier.preprocessor.from_thumbnail(read_image(faces / name), finder) for name in predictions.files]
     expected = classifier.predict(classifier.preprocessor.normalise(np.array(crops)))
     np.testing.assert_allclose(predictions.probabilities, expected, atol=1e-5)
     assert predictions.classes == EMOTIONS and len(skipped) == 5
 
 
-def test_detection_takes_the_largest_face_and_names_photos_without_one(
-    capfd, tmp_path, photo, emotion_model
-):
+def test_detection_takes_the_largest_face_and_names_photos_without_one(capfd, tmp_path, photo, emotion_model):
     small = cv2.resize(photo, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
     two = np.full((600, 900, 3), 90, dtype=np.uint8)
     two[: small.shape[0], : small.shape[1]] = small
     two[:, 380 : 380 + photo.shape[1]] = photo[:600]
     write_image(tmp_path / "photos" / "neutral" / "one.png", photo)
     write_image(tmp_path / "photos" / "neutral" / "two.png", two)
-    write_image(
-        tmp_path / "photos" / "neutral" / "wall.png", np.full((200, 200, 3), 90, dtype=np.uint8)
-    )
+    write_image(tmp_path / "photos" / "neutral" / "wall.png", np.full((200, 200, 3), 90, dtype=np.uint8))
 
-    code, out, err = run(
-        capfd, "emotion", tmp_path / "photos", "--model", emotion_model, "--detect"
-    )
+    code, out, err = run(capfd, "emotion", tmp_path / "photos", "--model", emotion_model, "--detect")
     assert code == 0 and out[0].endswith("n=2 skipped=1")
     assert len(err) == 1 and "wall.png: no face" in err[0]
-    predictions, _ = evaluate.evaluate_emotion(tmp_path / "photos", emotion_model, detect=True)
+    predictions, _ = predict.evaluate_emotion(tmp_path / "photos", emotion_model, detect=True)
     np.testing.assert_allclose(
         predictions.probabilities[0],
         predictions.probabilities[1],
@@ -577,9 +525,7 @@ def test_fer2013_layout_is_scored_on_its_test_part(capfd, tmp_path, faces, emoti
         for path in sorted((tmp_path / "fer").rglob("*.png")):
             archive.write(path, path.relative_to(tmp_path / "fer"))
     for source in (tmp_path / "fer", tmp_path / "fer.zip"):
-        code, out, _ = run(
-            capfd, "emotion", source, "--model", emotion_model, "--csv", tmp_path / "out.csv"
-        )
+        code, out, _ = run(capfd, "emotion", source, "--model", emotion_model, "--csv", tmp_path / "out.csv")
         assert code == 0 and out[0].endswith("n=1 skipped=0")
         assert "happy/test.png,happy," in (tmp_path / "out.csv").read_text()
 
@@ -598,9 +544,7 @@ def videos(tmp_path) -> Path:
 
 
 def test_action_scores_what_it_can_and_names_the_rest(capfd, tmp_path, videos, action_model):
-    code, out, err = run(
-        capfd, "action", videos, "--model", action_model, "--csv", tmp_path / "out.csv"
-    )
+    code, out, err = run(capfd, "action", videos, "--model", action_model, "--csv", tmp_path / "out.csv")
     assert code == 0 and out[0].endswith("n=3 skipped=3")
     for name in ("zero.mp4", "text.avi", "jump"):
         assert sum(f"{name}: " in line for line in err) == 1, f"{name} is not named once"
@@ -611,14 +555,11 @@ def test_action_scores_what_it_can_and_names_the_rest(capfd, tmp_path, videos, a
 
 
 def test_action_averages_half_overlapping_windows(videos, action_model):
-    predictions, _ = evaluate.evaluate_action(videos, action_model)
+    predictions, _ = predict.evaluate_action(videos, action_model)
     classifier = ActionClassifier.load(action_model)
     features = classifier.encode(video_steps(videos / "bend" / "long.avi", classifier.spec))
     assert len(features) == 40  # 5 s with 8 steps a second
-    by_hand = [
-        classifier.classify(features[None, start : start + STEPS])[0]
-        for start in range(0, 33, STEPS // 2)
-    ]
+    by_hand = [classifier.classify(features[None, start : start + STEPS])[0] for start in range(0, 33, STEPS // 2)]
     np.testing.assert_allclose(predictions.probabilities[0], np.mean(by_hand, axis=0), atol=1e-5)
 
 
@@ -681,9 +622,7 @@ def damage(model: Path, kind: str) -> None:
         ("folder missing", "broken"),
     ],
 )
-def test_a_bad_model_is_one_line_and_exit_code_2(
-    capfd, tmp_path, faces, emotion_model, kind, named
-):
+def test_a_bad_model_is_one_line_and_exit_code_2(capfd, tmp_path, faces, emotion_model, kind, named):
     shutil.copytree(emotion_model, tmp_path / "broken")
     damage(tmp_path / "broken", kind)
     code, out, err = run(capfd, "emotion", faces, "--model", tmp_path / "broken")
@@ -702,21 +641,15 @@ def test_a_model_that_gives_no_numbers_is_named_as_such(capfd, tmp_path, faces):
     assert code == 2 and out == [] and "not finite" in err[-1]
 
 
-def test_a_csv_that_cannot_be_written_is_told_before_the_work(
-    capfd, tmp_path, faces, emotion_model
-):
-    code, out, err = run(
-        capfd, "emotion", faces, "--model", emotion_model, "--csv", tmp_path / "no" / "out.csv"
-    )
+def test_a_csv_that_cannot_be_written_is_told_before_the_work(capfd, tmp_path, faces, emotion_model):
+    code, out, err = run(capfd, "emotion", faces, "--model", emotion_model, "--csv", tmp_path / "no" / "out.csv")
     assert code == 2 and out == [] and "out.csv" in err[0]
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["gesture", "folder"], ["action"], ["action", "folder", "--detect"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["gesture", "folder"], ["action"], ["action", "folder", "--detect"]])
 def test_wrong_arguments_exit_with_code_2(arguments):
     with pytest.raises(SystemExit) as exit_code:
-        evaluate.main(arguments)
+        evaluate_main.main(arguments)
     assert exit_code.value.code == 2
 
 
@@ -725,6 +658,4 @@ def test_the_command_itself(faces, emotion_model):
     command = [sys.executable, "-m", "helpers.evaluate", "emotion", faces, "--model", emotion_model]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.splitlines()[0].endswith("n=2 skipped=5")
-    assert "Traceback" not in done.stderr and "|" not in done.stderr, (
-        "no progress bar without a terminal"
-    )
+    assert "Traceback" not in done.stderr and "|" not in done.stderr, "no progress bar without a terminal"

@@ -11,9 +11,10 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 
-from helpers import faces
-from helpers.datasets import DataError, Sample, Skipped
-from helpers.faces import Face, FacePreprocessor, FaceSpec
+from helpers.data.folders import Sample, Skipped
+from helpers.emotion import faces
+from helpers.emotion.faces import Face, FacePreprocessor, FaceSpec
+from helpers.errors import DataError
 
 LANDMARKED = Path(os.environ.get("HAR_DATA", "data")) / "faces" / "landmarks68"
 
@@ -50,6 +51,7 @@ def likeness(one: np.ndarray, two: np.ndarray) -> float:
 
 # --------------------------------------------------------------------------------------------------- finding
 
+
 def test_the_face_is_where_it_is(photo, face):
     left, right, mouth = faces.eyes_and_mouth(face.landmarks)
     assert face.landmarks.shape == (68, 2) and face.landmarks.dtype == np.float32
@@ -65,12 +67,15 @@ def test_gray_and_colour_give_the_same_face(photo, finder, face):
     assert gray.box == face.box and np.array_equal(gray.landmarks, face.landmarks)
 
 
-@pytest.mark.parametrize("image, reason", [
-    (np.full((240, 320, 3), 127, np.uint8), "a wall"),
-    (np.zeros((240, 320), np.uint8), "a covered lens, gray"),
-    (np.full((8, 8, 3), 127, np.uint8), "smaller than the detector's window"),
-    (np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8), "noise"),
-])
+@pytest.mark.parametrize(
+    "image, reason",
+    [
+        (np.full((240, 320, 3), 127, np.uint8), "a wall"),
+        (np.zeros((240, 320), np.uint8), "a covered lens, gray"),
+        (np.full((8, 8, 3), 127, np.uint8), "smaller than the detector's window"),
+        (np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8), "noise"),
+    ],
+)
 def test_no_face_is_an_empty_list(finder, image, reason):
     assert finder.find(image) == [], reason
 
@@ -97,8 +102,8 @@ def test_upsampling_finds_a_face_that_is_too_small_otherwise(photo, finder):
 def test_the_largest_face_comes_first(photo, finder):
     small = cv2.resize(photo, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
     both = np.full((600, 900, 3), 90, np.uint8)
-    both[:small.shape[0], :small.shape[1]] = small
-    both[:, 380:380 + 512] = photo
+    both[: small.shape[0], : small.shape[1]] = small
+    both[:, 380 : 380 + 512] = photo
     first, second = finder.find(both)
     assert first.box[2] > second.box[2] and first.box[0] > 380
 
@@ -121,6 +126,7 @@ def test_landmarks_agree_with_the_published_ones():
 
 # --------------------------------------------------------------------------------------------------- framing
 
+
 def drawn_landmarks(side: float, centre: tuple[float, float] = (0.0, 0.0), roll: float = 0.0) -> np.ndarray:
     """68 points whose eyes and mouth sit as FER-2013 frames them in a crop of this side."""
     points = np.zeros((68, 2), np.float32)
@@ -133,12 +139,15 @@ def drawn_landmarks(side: float, centre: tuple[float, float] = (0.0, 0.0), roll:
     return (points @ turn.T * side + centre).astype(np.float32)
 
 
-@pytest.mark.parametrize("side, centre, roll, reason", [
-    (48, (24, 28), 0, "a FER-2013 thumbnail"),
-    (300, (500, 200), 0, "a large face elsewhere"),
-    (120, (-10, 20), 25, "turned clockwise, reaching outside"),
-    (120, (60, 60), -40, "turned counter-clockwise"),
-])
+@pytest.mark.parametrize(
+    "side, centre, roll, reason",
+    [
+        (48, (24, 28), 0, "a FER-2013 thumbnail"),
+        (300, (500, 200), 0, "a large face elsewhere"),
+        (120, (-10, 20), 25, "turned clockwise, reaching outside"),
+        (120, (60, 60), -40, "turned counter-clockwise"),
+    ],
+)
 def test_framing_reads_side_centre_and_roll_back(side, centre, roll, reason):
     points = drawn_landmarks(side, centre, roll)
     found, length = faces.framing(points)
@@ -175,21 +184,28 @@ def test_the_landmark_box_follows_a_face_like_the_detectors(photo, finder, face)
 def test_the_landmark_box_follows_a_moving_face(photo, finder, face):
     box = faces.landmark_box(face.landmarks)
     for shift in range(0, 60, 6):
-        box = faces.landmark_box(finder.landmarks(move(photo, 0, 1, shift, -shift / 2), box)) if shift else \
-            (box[0] + 120, box[1] + 120, box[2], box[3])
+        box = (
+            faces.landmark_box(finder.landmarks(move(photo, 0, 1, shift, -shift / 2), box))
+            if shift
+            else (box[0] + 120, box[1] + 120, box[2], box[3])
+        )
     np.testing.assert_allclose(box[:2], (face.box[0] + 120 + 54, face.box[1] + 120 - 27), atol=0.2 * face.box[2])
 
 
 # --------------------------------------------------------------------------------------------------- aligning
 
-@pytest.mark.parametrize("degrees, scale, right, down, reason", [
-    (0, 1.0, 40, -30, "shifted"),
-    (15, 1.0, 0, 0, "head tilted to one side"),
-    (-15, 1.0, 0, 0, "and to the other"),
-    (0, 0.6, 0, 0, "farther away"),
-    (0, 1.15, 0, 0, "nearer"),
-    (-10, 0.8, -30, 25, "all of it"),
-])
+
+@pytest.mark.parametrize(
+    "degrees, scale, right, down, reason",
+    [
+        (0, 1.0, 40, -30, "shifted"),
+        (15, 1.0, 0, 0, "head tilted to one side"),
+        (-15, 1.0, 0, 0, "and to the other"),
+        (0, 0.6, 0, 0, "farther away"),
+        (0, 1.15, 0, 0, "nearer"),
+        (-10, 0.8, -30, 25, "all of it"),
+    ],
+)
 def test_the_crop_does_not_depend_on_how_the_head_is_held(photo, face, finder, degrees, scale, right, down, reason):
     """From the detector's box, which jumps in steps of a fifth; closer once the box follows the landmarks."""
     preprocessor = FacePreprocessor(FaceSpec())
@@ -246,22 +262,26 @@ def test_outside_the_image_the_border_is_repeated():
 
 # --------------------------------------------------------------------------------------------------- thumbnails
 
+
 def test_a_thumbnail_is_framed_like_the_photo_it_was_cut_from(photo, face, finder):
     preprocessor = FacePreprocessor(FaceSpec())
     original = preprocessor.crop(photo, face.landmarks)
     centre, side = faces.framing(face.landmarks)
     left, top = round(centre[0] - side / 2), round(centre[1] - side * faces.CENTRE_Y)
-    cut = photo[top:top + round(side), left:left + round(side)]
+    cut = photo[top : top + round(side), left : left + round(side)]
     thumbnail = cv2.resize(cut, (48, 48), interpolation=cv2.INTER_AREA)
     assert likeness(preprocessor.from_thumbnail(thumbnail, finder), original) > 0.9
 
 
-@pytest.mark.parametrize("image, reason", [
-    (np.random.default_rng(3).integers(0, 256, (48, 48), np.uint8), "noise"),
-    (np.zeros((48, 48), np.uint8), "a black image, of which FER-2013 has some"),
-    (np.random.default_rng(3).integers(0, 256, (48, 48, 3), np.uint8), "noise in colour"),
-    (np.random.default_rng(3).integers(0, 256, (30, 70), np.uint8), "not square"),
-])
+@pytest.mark.parametrize(
+    "image, reason",
+    [
+        (np.random.default_rng(3).integers(0, 256, (48, 48), np.uint8), "noise"),
+        (np.zeros((48, 48), np.uint8), "a black image, of which FER-2013 has some"),
+        (np.random.default_rng(3).integers(0, 256, (48, 48, 3), np.uint8), "noise in colour"),
+        (np.random.default_rng(3).integers(0, 256, (30, 70), np.uint8), "not square"),
+    ],
+)
 def test_an_implausible_thumbnail_is_only_resized(finder, image, reason):
     factor = 192 / max(image.shape[:2])
     large = cv2.resize(faces.to_gray(image), None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -274,15 +294,18 @@ def test_an_implausible_thumbnail_is_only_resized(finder, image, reason):
         assert np.array_equal(crop, expected), reason
 
 
-@pytest.mark.parametrize("side, centre, roll, expected, reason", [
-    (48, (24, 28.3), 0, True, "framed as usual"),
-    (30, (24, 28.3), 20, True, "smaller and tilted"),
-    (20, (24, 28.3), 0, False, "less than half the usual"),
-    (80, (24, 28.3), 0, False, "more than one and a half times the usual"),
-    (48, (40, 28.3), 0, False, "at the edge"),
-    (48, (24, 28.3), 55, False, "lying on its side"),
-    (48, (24, 28.3), 180, False, "upside down"),
-])
+@pytest.mark.parametrize(
+    "side, centre, roll, expected, reason",
+    [
+        (48, (24, 28.3), 0, True, "framed as usual"),
+        (30, (24, 28.3), 20, True, "smaller and tilted"),
+        (20, (24, 28.3), 0, False, "less than half the usual"),
+        (80, (24, 28.3), 0, False, "more than one and a half times the usual"),
+        (48, (40, 28.3), 0, False, "at the edge"),
+        (48, (24, 28.3), 55, False, "lying on its side"),
+        (48, (24, 28.3), 180, False, "upside down"),
+    ],
+)
 def test_what_landmarks_a_thumbnail_can_have(side, centre, roll, expected, reason):
     assert faces.plausible(drawn_landmarks(side, centre, roll), 48) is expected, reason
 
@@ -343,36 +366,44 @@ def test_clahe_evens_a_face_lit_from_one_side(photo, face):
     crop = plain.crop(photo, face.landmarks)
     lit = (crop * np.linspace(0.25, 1, 48)).astype(np.uint8)
     even = FacePreprocessor(FaceSpec())
-    assert likeness(even.normalise(lit[None]), even.normalise(crop[None])) > \
-        likeness(plain.normalise(lit[None]), plain.normalise(crop[None]))
+    assert likeness(even.normalise(lit[None]), even.normalise(crop[None])) > likeness(
+        plain.normalise(lit[None]), plain.normalise(crop[None])
+    )
 
 
 def test_no_crops_give_no_inputs():
     assert FacePreprocessor(FaceSpec()).normalise(np.empty((0, 48, 48), np.uint8)).shape == (0, 48, 48, 1)
 
 
-@pytest.mark.parametrize("settings, named", [
-    ({"size": 8}, "size"),
-    ({"expand": 0.1}, "expand"),
-    ({"expand": 5}, "expand"),
-    ({"scaling": "0..1"}, "scaling"),
-])
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        ({"size": 8}, "size"),
+        ({"expand": 0.1}, "expand"),
+        ({"expand": 5}, "expand"),
+        ({"scaling": "0..1"}, "scaling"),
+    ],
+)
 def test_a_spec_refuses_what_cannot_work(settings, named):
     with pytest.raises(ValueError, match=named):
         FaceSpec(**settings)
 
 
-@pytest.mark.parametrize("box, points, named", [
-    ((0, 0, 10, 10), np.zeros((5, 2), np.float32), "landmarks"),
-    ((0, 0, 0, 10), np.zeros((68, 2), np.float32), "box"),
-    ((0, 0, 10, -1), np.zeros((68, 2), np.float32), "box"),
-])
+@pytest.mark.parametrize(
+    "box, points, named",
+    [
+        ((0, 0, 10, 10), np.zeros((5, 2), np.float32), "landmarks"),
+        ((0, 0, 0, 10), np.zeros((68, 2), np.float32), "box"),
+        ((0, 0, 10, -1), np.zeros((68, 2), np.float32), "box"),
+    ],
+)
 def test_a_face_refuses_what_cannot_be(box, points, named):
     with pytest.raises(ValueError, match=named):
         Face(box, points)
 
 
 # --------------------------------------------------------------------------------------------------- files
+
 
 @pytest.fixture
 def files(tmp_path, photo) -> list[Sample]:

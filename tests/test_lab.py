@@ -26,10 +26,10 @@ from jupyter_client import BlockingKernelClient
 from live_tools import ip_camera, wait_for
 from nbformat.sign import NotebookNotary
 
-from helpers.clips import read_frames
-from helpers.datasets import REPOSITORY
-from helpers.sources import demo_clip
-from helpers.widgets import ABANDONED
+from helpers.data.paths import REPOSITORY
+from helpers.data.videos import read_frames
+from helpers.live.panel import ABANDONED
+from helpers.live.sources import demo_clip
 
 try:
     from playwright.sync_api import Error, TimeoutError, expect, sync_playwright
@@ -69,7 +69,7 @@ if (navigator.mediaDevices) {
 # of them for somebody who holds its memory, and refuse to run.
 LEFT = """
 import gc, threading
-from helpers.sources import Source
+from helpers.live.sources import Source
 threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("live-")]
 print(threads or [source.name for source in gc.get_objects() if isinstance(source, Source) and not source.closed])
 """
@@ -101,18 +101,45 @@ class Lab:
         settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
         settings.mkdir(parents=True)
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
-        places = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR",
-                                                               "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
+        places = {
+            name: str(folder / name.lower())
+            for name in (
+                "JUPYTER_CONFIG_DIR",
+                "JUPYTER_DATA_DIR",
+                "IPYTHONDIR",
+                "JUPYTER_RUNTIME_DIR",
+                "JUPYTERLAB_WORKSPACES_DIR",
+            )
+        }
         Path(places["JUPYTER_DATA_DIR"]).mkdir()  # trusted, as after `jupyter trust`: else no widget survives a reload
         NotebookNotary(data_dir=places["JUPYTER_DATA_DIR"]).sign(nbformat.read(folder / NOTEBOOK, as_version=4))
-        environment = {**os.environ, **places, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-                       "JUPYTER_TOKEN": self.token, "HAR_PROFILE": "cached"}
+        environment = {
+            **os.environ,
+            **places,
+            "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+            "JUPYTER_TOKEN": self.token,
+            "HAR_PROFILE": "cached",
+        }
         self.runtime = Path(places["JUPYTER_RUNTIME_DIR"])
         with (folder / "server.log").open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-                 f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"],
-                env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                [
+                    sys.executable,
+                    "-m",
+                    "jupyterlab",
+                    "--no-browser",
+                    "--allow-root",
+                    "--ServerApp.ip=127.0.0.1",
+                    f"--ServerApp.port={self.port}",
+                    "--ServerApp.port_retries=0",
+                    f"--ServerApp.root_dir={folder}",
+                ],
+                env=environment,
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     @property
     def log(self) -> str:

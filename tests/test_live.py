@@ -33,12 +33,20 @@ from live_tools import (
     write_video,
 )
 
-from helpers import live, overlay, sources
-from helpers import pipeline as pipeline_module
-from helpers.clips import ClipSpec, read_frames, video_steps
-from helpers.datasets import REPOSITORY
-from helpers.faces import FaceFinder, FaceSpec
-from helpers.pipeline import SteadyAnswer
+from helpers import errors, runtime
+from helpers.action import classifier as action_classifier
+from helpers.action.clips import ClipSpec, video_steps
+from helpers.data.paths import REPOSITORY
+from helpers.data.videos import read_frames
+from helpers.emotion import classifier as emotion_classifier
+from helpers.emotion.faces import FaceFinder, FaceSpec
+from helpers.live import __main__ as live_main
+from helpers.live import overlay, recording, sources
+from helpers.live import pipeline as pipeline_module
+from helpers.live import results as results_module
+from helpers.live import run as live_run
+from helpers.live.smoothing import HysteresisSmoother
+from helpers.synthetic import demo, scenes
 
 FPS = 25
 
@@ -95,8 +103,8 @@ def models(tmp_path_factory):
     import keras
     from keras import layers
 
-    from helpers import artifacts
-    from helpers.models import build_action_head, build_mini_xception, join_action_model
+    from helpers.action.model import build_action_head, join_action_model
+    from helpers.emotion.model import build_mini_xception
 
     keras.utils.set_random_seed(0)
     backbone = [layers.Conv2D(filters, 3, 2, activation="relu") for filters in (8, 16, 32)]
@@ -104,9 +112,9 @@ def models(tmp_path_factory):
     network = join_action_model(backbone, build_action_head(3, 4, features=32, units=16))
     action, emotion = tmp_path_factory.mktemp("action"), tmp_path_factory.mktemp("emotion")
     spec = ClipSpec(length=4, window_s=0.5, size=64)
-    artifacts.save_action(action, network, ("run", "sit", "walk"), spec, threshold=0.0)
+    action_classifier.save_action(action, network, ("run", "sit", "walk"), spec, threshold=0.0)
     network = build_mini_xception(7, widths=(8,))
-    artifacts.save_emotion(emotion, network, artifacts.FER_ORDER, FaceSpec())
+    emotion_classifier.save_emotion(emotion, network, emotion_classifier.FER_ORDER, FaceSpec())
     return action, emotion
 
 
@@ -125,7 +133,7 @@ def models(tmp_path_factory):
     ],
 )
 def test_any_picture_becomes_bgr(frame, why):
-    picture = live.to_bgr(frame)
+    picture = sources.to_bgr(frame)
     assert picture.dtype == np.uint8 and picture.shape == (*frame.shape[:2], 3), why
     assert (picture == 128).all(), why
 
@@ -140,12 +148,12 @@ def test_any_picture_becomes_bgr(frame, why):
     ],
 )
 def test_no_picture_is_refused(frame):
-    with pytest.raises(live.SourceError, match="not a gray or colour picture"):
-        live.to_bgr(frame)
+    with pytest.raises(errors.SourceError, match="not a gray or colour picture"):
+        sources.to_bgr(frame)
 
 
 def test_file_keeps_its_own_time(gray_clip):
-    with live.open_source(gray_clip) as source:
+    with sources.open_source(gray_clip) as source:
         times = [time_s for _, time_s in source]
         assert (source.fps, source.count, source.is_live) == (FPS, 50, False)
     assert times == pytest.approx(np.arange(50) / FPS, abs=1e-3)
@@ -157,23 +165,23 @@ def test_folder_of_images_in_order_of_names_and_a_broken_one_is_counted(tmp_path
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((30, 40, 3), 50 * number, np.uint8))
     cv2.imwrite(str(tmp_path / "3.png"), np.full((30, 40), 150 * 257, np.uint16))
     (tmp_path / "4.jpg").write_text("no image")
-    summary = live.run(tmp_path, idle_pipeline())
+    summary = live_run.run(tmp_path, idle_pipeline())
     assert (summary.frames, summary.skipped) == (4, 1)
-    with live.open_source(tmp_path) as source:
+    with sources.open_source(tmp_path) as source:
         assert [int(frame[0, 0, 0]) for frame, _ in source] == [0, 50, 100, 150]
 
 
 def test_network_camera_is_worked_off_as_it_comes_and_its_end_is_told(camera, tmp_path):
-    summary = live.run(camera.address + "/gone", idle_pipeline(), tmp_path / "out.mp4")
+    summary = live_run.run(camera.address + "/gone", idle_pipeline(), tmp_path / "out.mp4")
     assert 0 < summary.frames <= 20 and "stopped delivering" in summary.broken
     assert count_frames(tmp_path / "out.mp4") > 0
 
 
 def test_rtsp_camera():
-    with rtsp_camera() as address, live.open_source(address) as source:
+    with rtsp_camera() as address, sources.open_source(address) as source:
         assert source.is_live and source.fps == FPS and "secret" not in source.name
         brightness = []
-        with pytest.raises(live.SourceError, match="stopped delivering"):
+        with pytest.raises(errors.SourceError, match="stopped delivering"):
             brightness.extend(frame.mean() for frame, _ in source)
     assert brightness == pytest.approx(8 * np.arange(30), abs=3), "every picture once, in order"
 
@@ -188,10 +196,10 @@ def test_only_the_newest_frame_of_a_camera_waits():
         go_on.wait(10)
         for time_s in range(2, 50):
             yield np.zeros((4, 4, 3), np.uint8), float(time_s)
-        raise live.SourceError("unplugged")
+        raise errors.SourceError("unplugged")
 
-    source, seen = live.Source("camera", frames(), lambda: None, is_live=True), []
-    with pytest.raises(live.SourceError, match="unplugged"), sources.NewestFrames(source, stop) as newest:
+    source, seen = sources.Source("camera", frames(), lambda: None, is_live=True), []
+    with pytest.raises(errors.SourceError, match="unplugged"), sources.LatestFrames(source, stop) as newest:
         for _, time_s, _ in newest:
             seen.append(time_s)
             go_on.set()
@@ -214,7 +222,7 @@ def test_only_the_newest_frame_of_a_camera_waits():
     ],
 )
 def test_label_has_hysteresis(sequence, shown, why):
-    settings, answer = live.LiveSettings(smoothing_s=0), SteadyAnswer()
+    settings, answer = results_module.LiveSettings(smoothing_s=0), HysteresisSmoother()
     for number, first in enumerate(sequence):
         rest = 1 - first if first in (0.1, 0.49) else (1 - first) / 2
         answer.update(np.array([first, rest, 1 - first - rest]), number * 0.1, 0.5, settings)
@@ -222,10 +230,10 @@ def test_label_has_hysteresis(sequence, shown, why):
 
 
 def test_smoothing_goes_by_time_not_by_frames():
-    settings = live.LiveSettings(smoothing_s=0.5)
+    settings = results_module.LiveSettings(smoothing_s=0.5)
     ends = []
     for frames in (10, 40):
-        answer = SteadyAnswer()
+        answer = HysteresisSmoother()
         answer.update(np.array([1.0, 0.0]), 0.0, 0.5, settings)
         for time_s in np.linspace(0, 1, frames + 1)[1:]:
             answer.update(np.array([0.0, 1.0]), time_s, 0.5, settings)
@@ -237,13 +245,11 @@ def test_smoothing_goes_by_time_not_by_frames():
 @pytest.mark.parametrize("values", [{"threshold": 1.5}, {"smoothing_s": -1}, {"patience_s": 1e9}])
 def test_settings_are_checked(values):
     with pytest.raises(ValueError, match=next(iter(values))):
-        live.LiveSettings(**values)
+        results_module.LiveSettings(**values)
 
 
-def test_each_face_keeps_its_number_while_it_moves_and_a_returning_one_gets_a_new_one(
-    portrait, finder
-):
-    pipeline = live.Pipeline(None, None, finder)
+def test_each_face_keeps_its_number_while_it_moves_and_a_returning_one_gets_a_new_one(portrait, finder):
+    pipeline = pipeline_module.Pipeline(None, None, finder)
     seen = []
     for number in range(90):
         places = [(10 + 2 * number, 60)] if number < 30 or number >= 60 else []
@@ -254,15 +260,13 @@ def test_each_face_keeps_its_number_while_it_moves_and_a_returning_one_gets_a_ne
     assert seen[29] == {1, 2}, "two faces, two numbers, all along"
     assert all(ids == {1, 2} for ids in seen[:30])
     left = seen[29 + round(1.2 * FPS)]
-    assert len(left) == 1 and left < {1, 2}, (
-        "the one that left is dropped after the patience, the other stays"
-    )
+    assert len(left) == 1 and left < {1, 2}, "the one that left is dropped after the patience, the other stays"
     assert seen[-1] == {3}, "nobody gets a number that was used before"
 
 
 def test_face_is_followed_between_detections(portrait, finder):
     """The detector runs on a fraction of the frames, the box follows on every one."""
-    pipeline = live.Pipeline(None, None, finder)
+    pipeline = pipeline_module.Pipeline(None, None, finder)
     detections = 0
     for number in range(25):
         x = 20 + 6 * number
@@ -275,21 +279,19 @@ def test_face_is_followed_between_detections(portrait, finder):
     assert detections <= 4
 
 
-@pytest.mark.parametrize(
-    "shape, why", [((1, 1), "one pixel"), ((2160, 3840), "4K"), ((7, 500), "a strip")]
-)
+@pytest.mark.parametrize("shape, why", [((1, 1), "one pixel"), ((2160, 3840), "4K"), ((7, 500), "a strip")])
 def test_any_size_goes_through(shape, why, finder, tmp_path):
     frame = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
-    result = live.Pipeline(None, None, finder).step(frame, 0.0)
-    picture = live.draw_overlay(frame, result, fps=30)
+    result = pipeline_module.Pipeline(None, None, finder).step(frame, 0.0)
+    picture = overlay.draw_overlay(frame, result, fps=30)
     assert max(picture.shape[:2]) >= overlay.SMALLEST_PICTURE, why
-    with live.VideoWriter(tmp_path / "any.mp4") as writer:
+    with recording.VideoWriter(tmp_path / "any.mp4") as writer:
         writer.write(picture)
     assert count_frames(tmp_path / "any.mp4") == 1, why
 
 
 def test_a_change_of_size_starts_afresh(portrait, finder):
-    pipeline = live.Pipeline(None, None, finder)
+    pipeline = pipeline_module.Pipeline(None, None, finder)
     first = pipeline.step(scene(portrait, (20, 60)), 0.0)
     other = pipeline.step(scene(portrait, (20, 60))[:, :400], 0.04)
     assert len(first.faces) == len(other.faces) == 1
@@ -298,23 +300,21 @@ def test_a_change_of_size_starts_afresh(portrait, finder):
 
 def streamed_and_whole(folder: Path, video: Path) -> tuple[np.ndarray, np.ndarray]:
     """The pipeline's answers frame by frame, and the joined Keras network's for these windows."""
-    from helpers import artifacts
 
-    action = artifacts.ActionClassifier.load(folder)
-    pipeline = live.Pipeline(action, None, None, live.LiveSettings(smoothing_s=0))
+    action = action_classifier.ActionClassifier.load(folder)
+    pipeline = pipeline_module.Pipeline(action, None, None, results_module.LiveSettings(smoothing_s=0))
     results = [pipeline.step(frame, time_s) for frame, time_s in read_frames(video)]
     streamed = [result.action_probabilities for result in results if "lstm" in result.stage_ms]
     steps, length = video_steps(video, action.spec), action.spec.length
     windows = np.stack([steps[end - length : end] for end in range(length, len(steps) + 1)])
-    whole = artifacts.load_keras(folder / "action_model.keras").predict(windows, verbose=0)
+    whole = runtime.load_keras(folder / "action_model.keras").predict(windows, verbose=0)
     return np.array(streamed), whole
 
 
 def test_streaming_equals_the_whole_network(models, tmp_path):
     """One encoding a frame and the LSTM over the ring: the same function as TimeDistributed."""
-    from helpers import samples
 
-    moving = write_video(tmp_path / "moving.mp4", samples.draw_action("jumping_jack", 3, 1.5))
+    moving = write_video(tmp_path / "moving.mp4", scenes.render_action("jumping_jack", 3, 1.5))
     streamed, whole = streamed_and_whole(models[0], moving)
     assert len(streamed) == len(whole) >= 4
     assert np.abs(streamed - whole).max() < 1e-4
@@ -322,26 +322,25 @@ def test_streaming_equals_the_whole_network(models, tmp_path):
 
 
 def test_streaming_equals_the_whole_network_of_the_committed_model(tmp_path):
-    from helpers import artifacts, samples
 
-    if not artifacts.DEFAULT_ACTION.is_dir():
+    if not action_classifier.DEFAULT_ACTION.is_dir():
         pytest.skip("no committed action model yet: make retrain")
-    clip = samples.write_demo_clip(tmp_path / "clip.mp4", seconds=3)
-    streamed, whole = streamed_and_whole(artifacts.DEFAULT_ACTION, clip)
+    clip = demo.write_demo_clip(tmp_path / "clip.mp4", seconds=3)
+    streamed, whole = streamed_and_whole(action_classifier.DEFAULT_ACTION, clip)
     assert len(streamed) == len(whole) >= 4
     assert np.abs(streamed - whole).max() < 1e-3
 
 
 def test_action_is_unsure_until_the_window_is_full_and_after_a_gap(models, face_clip):
-    pipeline = live.Pipeline.load(*models)
+    pipeline = pipeline_module.Pipeline.load(*models)
     frames = list(read_frames(face_clip))
     results = [pipeline.step(frame, time_s) for frame, time_s in frames]
-    known = [result.time_s for result in results if result.action != live.UNSURE]
+    known = [result.time_s for result in results if result.action != results_module.UNSURE]
     assert known[0] == pytest.approx(3 * pipeline.action.spec.step_s, abs=1.5 / FPS)
     assert results[0].action_confidence == 0 and results[-1].action in pipeline.action.labels
     assert results[-1].faces[0].emotion in pipeline.emotion.labels
-    assert pipeline.step(frames[0][0], 9.0).action == live.UNSURE, "a gap longer than the window"
-    assert pipeline.step(frames[0][0], 0.0).action == live.UNSURE, "time that starts again"
+    assert pipeline.step(frames[0][0], 9.0).action == results_module.UNSURE, "a gap longer than the window"
+    assert pipeline.step(frames[0][0], 0.0).action == results_module.UNSURE, "time that starts again"
 
 
 def test_latency_counts_all_waiting():
@@ -355,9 +354,9 @@ def test_latency_counts_all_waiting():
 
 
 def test_unlikely_action_is_not_shown(models, face_clip):
-    pipeline = live.Pipeline.load(*models, live.LiveSettings(threshold=1.0, hysteresis=0))
+    pipeline = pipeline_module.Pipeline.load(*models, results_module.LiveSettings(threshold=1.0, hysteresis=0))
     results = [pipeline.step(frame, time_s) for frame, time_s in read_frames(face_clip)]
-    assert all(result.action == live.UNSURE for result in results)
+    assert all(result.action == results_module.UNSURE for result in results)
     assert 0 < results[-1].action_confidence < 1
 
 
@@ -365,31 +364,26 @@ def test_unlikely_action_is_not_shown(models, face_clip):
 
 
 def result_of(action="walk", faces=(), confidence=0.9, latency_ms=12.0, time_s=0.0):
-    return live.FrameResult(0, time_s, action, confidence, np.array([0.9, 0.1]), tuple(faces), latency_ms, {})
+    return results_module.FrameResult(0, time_s, action, confidence, np.array([0.9, 0.1]), tuple(faces), latency_ms, {})
 
 
 def test_overlay_leaves_the_frame_alone_and_mirrors_the_picture_only():
     frame = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     before = frame.copy()
-    plain, mirrored = (
-        live.draw_overlay(frame, result_of(), 30, mirror) for mirror in (False, True)
-    )
+    plain, mirrored = (overlay.draw_overlay(frame, result_of(), 30, mirror) for mirror in (False, True))
     assert (frame == before).all()
     assert (mirrored[100:] == plain[100:, ::-1]).all(), "below the bar the picture is turned"
     blank = np.zeros((480, 640, 3), np.uint8)
-    assert (
-        live.draw_overlay(blank, result_of(), 30, True) == live.draw_overlay(blank, result_of(), 30)
-    ).all(), "not text"
+    assert (overlay.draw_overlay(blank, result_of(), 30, True) == overlay.draw_overlay(blank, result_of(), 30)).all(), (
+        "not text"
+    )
 
 
 def test_mirrored_face_is_drawn_where_the_face_is(portrait, finder):
     frame = scene(portrait, (20, 60))
-    result = live.Pipeline(None, None, finder).step(frame, 0.0)
+    result = pipeline_module.Pipeline(None, None, finder).step(frame, 0.0)
     drawn = (
-        np.abs(live.draw_overlay(frame, result, mirror=True).astype(int) - cv2.flip(frame, 1)).sum(
-            axis=2
-        )[60:]
-        > 60
+        np.abs(overlay.draw_overlay(frame, result, mirror=True).astype(int) - cv2.flip(frame, 1)).sum(axis=2)[60:] > 60
     )
     assert drawn[:, 380:].any() and not drawn[:, :320].any()
 
@@ -404,7 +398,7 @@ def frame_of(kind: str, height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["black", "gray", "white", "noise"])
 def test_text_stands_out_on_any_background_at_any_size(kind, shape):
     """WCAG 2.2: large text needs a contrast of 3 to 1, other text of 4.5 to 1."""
-    picture = live.draw_overlay(frame_of(kind, *shape), result_of(), 30)
+    picture = overlay.draw_overlay(frame_of(kind, *shape), result_of(), 30)
     unit = max(0.75, min(picture.shape[:2]) / 480)
     bar = picture[: round(40 * unit)] / 255.0
     linear = np.where(bar <= 0.04045, bar / 12.92, ((bar + 0.055) / 1.055) ** 2.4)
@@ -418,7 +412,7 @@ def test_text_stands_out_on_any_background_at_any_size(kind, shape):
 
 
 def drawn(result, fps=30.0, shape=(480, 640)):
-    return live.draw_overlay(np.zeros((*shape, 3), np.uint8), result, fps).any(axis=2)
+    return overlay.draw_overlay(np.zeros((*shape, 3), np.uint8), result, fps).any(axis=2)
 
 
 def test_nothing_moves_when_a_number_changes():
@@ -457,13 +451,13 @@ def test_colours_of_the_emotions_differ_for_colour_blind_readers(eye):
 
 
 def test_a_label_stays_inside_the_picture(portrait, finder):
-    face = live.Pipeline(None, None, finder).step(scene(portrait, (20, 60)), 0.0).faces[0]
+    face = pipeline_module.Pipeline(None, None, finder).step(scene(portrait, (20, 60)), 0.0).faces[0]
     known = {"emotion": "surprise", "confidence": 1.0, "probabilities": np.array([1.0])}
     for x, y in ((-60, 100), (600, 100), (200, -60), (200, 440)):
         moved = face.landmarks - np.array(face.box[:2]) + (x, y)
         result = result_of(faces=[replace(face, box=(x, y, *face.box[2:]), landmarks=moved, **known)])
         gray = np.full((480, 640, 3), 128, np.uint8)
-        plates = (live.draw_overlay(gray, result)[40:] == round(128 * overlay.SHADE)).all(axis=2)
+        plates = (overlay.draw_overlay(gray, result)[40:] == round(128 * overlay.SHADE)).all(axis=2)
         assert plates.sum() > 2000 and plates.any(axis=0).sum() > 150, (x, y)
 
 
@@ -489,7 +483,7 @@ def test_numbers_are_held_long_enough_to_be_read():
 
 
 def test_video_plays_after_an_exception(tmp_path):
-    with pytest.raises(RuntimeError), live.VideoWriter(tmp_path / "out.mp4", FPS) as writer:
+    with pytest.raises(RuntimeError), recording.VideoWriter(tmp_path / "out.mp4", FPS) as writer:
         for number in range(10):
             writer.write(np.full((120, 160, 3), number, np.uint8), number / FPS)
         raise RuntimeError("model")
@@ -507,31 +501,31 @@ def test_video_plays_after_an_exception(tmp_path):
     ],
 )
 def test_film_runs_at_true_speed(times, frames, why, tmp_path):
-    with live.VideoWriter(tmp_path / "out.mp4", 25) as writer:
+    with recording.VideoWriter(tmp_path / "out.mp4", 25) as writer:
         for time_s in times:
             writer.write(np.zeros((48, 64, 3), np.uint8), float(time_s))
     assert count_frames(tmp_path / "out.mp4") == pytest.approx(frames, abs=1), why
 
 
 def test_pictures_of_another_size_are_fitted(tmp_path):
-    with live.VideoWriter(tmp_path / "out.mp4") as writer:
+    with recording.VideoWriter(tmp_path / "out.mp4") as writer:
         for shape in ((121, 161), (40, 300), (500, 60), (121, 161)):
             writer.write(np.full((*shape, 3), 200, np.uint8))
     assert count_frames(tmp_path / "out.mp4") == 4
 
 
-@pytest.mark.parametrize("writer", [live.VideoWriter, live.TimelineWriter])
+@pytest.mark.parametrize("writer", [recording.VideoWriter, recording.TimelineWriter])
 def test_path_that_cannot_be_written_is_named(writer, tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "out", tmp_path):
-        with pytest.raises(live.OutputError, match=str(path)):
+        with pytest.raises(errors.OutputError, match=str(path)):
             writer(path)
 
 
 def test_video_name_that_opencv_does_not_know(tmp_path):
     with (
-        pytest.raises(live.OutputError, match="out.txt.*mp4"),
-        live.VideoWriter(tmp_path / "out.txt") as writer,
+        pytest.raises(errors.OutputError, match="out.txt.*mp4"),
+        recording.VideoWriter(tmp_path / "out.txt") as writer,
     ):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     assert not (tmp_path / "out.txt").exists()
@@ -541,9 +535,9 @@ def test_video_name_that_opencv_does_not_know(tmp_path):
 
 
 def test_run_writes_video_and_timeline(face_clip, finder, tmp_path):
-    summary = live.run(
+    summary = live_run.run(
         face_clip,
-        live.Pipeline(None, None, finder),
+        pipeline_module.Pipeline(None, None, finder),
         tmp_path / "new" / "out.mp4",
         tmp_path / "out.csv",
     )
@@ -551,7 +545,7 @@ def test_run_writes_video_and_timeline(face_clip, finder, tmp_path):
     assert count_frames(tmp_path / "new" / "out.mp4") == 25
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == live.CSV_COLUMNS
+    assert tuple(rows[0]) == recording.CSV_COLUMNS
     assert [row["frame"] for row in rows] == [str(i) for i in range(25)]
     assert {row["face_id"] for row in rows} == {"1"} and int(rows[0]["w"]) > 50
     assert float(rows[5]["time_s"]) == pytest.approx(5 / FPS, abs=1e-3)
@@ -559,45 +553,41 @@ def test_run_writes_video_and_timeline(face_clip, finder, tmp_path):
 
 
 def test_frame_without_a_face_has_one_row_with_empty_face_columns(gray_clip, finder, tmp_path):
-    live.run(
-        gray_clip, live.Pipeline(None, None, finder), csv_path=tmp_path / "out.csv", max_frames=3
-    )
+    live_run.run(gray_clip, pipeline_module.Pipeline(None, None, finder), csv_path=tmp_path / "out.csv", max_frames=3)
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
-    assert all(row["action"] == live.UNSURE for row in rows)
-    assert all(
-        row[name] == "" for row in rows for name in ("face_id", "x", "y", "w", "h", "emotion")
-    )
+    assert all(row["action"] == results_module.UNSURE for row in rows)
+    assert all(row[name] == "" for row in rows for name in ("face_id", "x", "y", "w", "h", "emotion"))
 
 
 def test_two_faces_have_two_rows(portrait, finder, tmp_path):
     cv2.imwrite(str(tmp_path / "two.png"), scene(portrait, (20, 60), (380, 60)))
-    live.run(tmp_path, live.Pipeline(None, None, finder), csv_path=tmp_path / "out.csv")
+    live_run.run(tmp_path, pipeline_module.Pipeline(None, None, finder), csv_path=tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         assert [row["face_id"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
 def test_source_is_not_overwritten(face_clip):
     size = face_clip.stat().st_size
-    with pytest.raises(live.OutputError, match="overwritten"):
-        live.run(face_clip, idle_pipeline(), output=face_clip)
+    with pytest.raises(errors.OutputError, match="overwritten"):
+        live_run.run(face_clip, idle_pipeline(), output=face_clip)
     assert face_clip.stat().st_size == size
 
 
 def test_interrupt_finishes_the_files(gray_clip, tmp_path):
-    class Interrupting(live.Pipeline):
+    class Interrupting(pipeline_module.Pipeline):
         def step(self, frame, time_s, waited_ms):
             if time_s > 0.5:
                 raise KeyboardInterrupt
             return super().step(frame, time_s, waited_ms)
 
-    summary = live.run(gray_clip, Interrupting(None, None, None), tmp_path / "out.mp4")
+    summary = live_run.run(gray_clip, Interrupting(None, None, None), tmp_path / "out.mp4")
     assert summary.interrupted and 0 < summary.frames == count_frames(tmp_path / "out.mp4")
 
 
 def test_summary_line_can_be_read_by_a_machine(gray_clip):
-    line = live.run(gray_clip, idle_pipeline()).line()
+    line = live_run.run(gray_clip, idle_pipeline()).line()
     values = {key: float(value) for key, value in (part.split("=") for part in line.split())}
     assert values["frames"] == 50 and values["fps"] > 0 and values["frames_with_face"] == 0
 
@@ -648,14 +638,14 @@ def test_command_line_says_what_is_wrong(change, words, why, models, face_clip, 
         "--action-model": str(models[0]),
         "--emotion-model": str(models[1]),
     } | change
-    code = live.main(["--headless", *(part for option in options.items() for part in option)])
+    code = live_main.main(["--headless", *(part for option in options.items() for part in option)])
     output = capsys.readouterr()
     assert code == 2 and output.out == "", why
     assert "error:" in output.err and words in output.err and "Traceback" not in output.err, why
 
 
 def test_command_line_tells_a_stream_that_breaks_off(models, camera, capsys):
-    code = live.main(
+    code = live_main.main(
         [
             "--headless",
             "--source",
@@ -697,9 +687,9 @@ def test_window_shows_the_stream_and_q_ends_it(camera):
     server, screen = xvfb()
     try:
         run = f"""if True:
-            from helpers import live
-            print(live.has_window())
-            print(live.run({camera.address + "/endless"!r}, live.Pipeline(None, None, None), show=True).line())
+            from helpers.live import pipeline as pipeline_module, run as live_run
+            print(live_run.has_window())
+            print(live_run.run({camera.address + "/endless"!r}, pipeline_module.Pipeline(None, None, None), show=True).line())
             """
         environment = {**os.environ, "DISPLAY": screen}
         process = subprocess.Popen([sys.executable, "-c", run], env=environment, stdout=subprocess.PIPE, text=True)
@@ -721,7 +711,7 @@ def test_no_screen_is_found_out_without_harm(monkeypatch):
     """Qt ends the process that opens a window on a screen that is not there."""
     monkeypatch.setenv("DISPLAY", ":4567")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert not live.has_window()
+    assert not live_run.has_window()
 
 
 # --- the background session
@@ -746,7 +736,7 @@ def test_session_as_fast_as_it_goes(tmp_path):
 
 
 def test_slow_model_drops_frames_of_a_camera_instead_of_falling_behind(camera):
-    class Slow(live.Pipeline):
+    class Slow(pipeline_module.Pipeline):
         def step(self, *arguments):
             time.sleep(0.1)
             return super().step(*arguments)
@@ -807,6 +797,6 @@ def test_demo_clip_is_made_once_and_can_be_played(tmp_path):
     path = sources.demo_clip()
     changed = path.stat().st_mtime_ns
     assert sources.demo_clip() == path and path.stat().st_mtime_ns == changed
-    with live.open_source("demo") as source:
+    with sources.open_source("demo") as source:
         frame, time_s = next(iter(source))
     assert frame.shape == (480, 640, 3) and time_s == 0.0

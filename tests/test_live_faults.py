@@ -33,8 +33,11 @@ from live_tools import (
     write_video,
 )
 
-from helpers import live, sources
-from helpers.datasets import REPOSITORY
+from helpers import errors as errors_module
+from helpers.data.paths import REPOSITORY
+from helpers.live import pipeline as pipeline_module
+from helpers.live import run as live_run
+from helpers.live import sources
 
 
 @pytest.fixture
@@ -195,7 +198,7 @@ def test_pictures_of_changing_size_from_a_camera(camera, clip, tmp_path):
 
     def turned(_):
         frames = ((np.zeros((48, 64, 3) if i % 8 < 4 else (64, 48, 3), np.uint8), i / 25) for i in range(40))
-        return live.Source("telephone", frames, lambda: None, is_live=True)
+        return sources.Source("telephone", frames, lambda: None, is_live=True)
 
     for opener in (None, turned):
         with session_for(camera=camera) as session:
@@ -232,7 +235,9 @@ def test_stop_while_it_starts(clip, camera):
         assert not session.stop(wait=False), "it is still being opened"
         assert session.start(clip) and not session.start(clip)
         wait_for(lambda: session.state == "running")
-        wait_for(lambda: camera.viewers == 0, 1)  # one source at a time: a second is less than the old one takes to give up
+        wait_for(
+            lambda: camera.viewers == 0, 1
+        )  # one source at a time: a second is less than the old one takes to give up
         assert session.stop()
         session.start(camera.address + "/silent")
         assert session.stop() and session.state == "stopped", "not a failure: it was asked for"
@@ -254,7 +259,7 @@ def test_stop_before_start_is_harmless():
 @pytest.mark.parametrize("error", [RuntimeError("tensor of the wrong shape"), MemoryError("no room")])
 @pytest.mark.parametrize("kind", ["film", "camera"])
 def test_exception_inside_a_model(kind, error, clip, camera, tmp_path):
-    class Broken(live.Pipeline):
+    class Broken(pipeline_module.Pipeline):
         def step(self, *arguments):
             if self._frame_index == 5:
                 raise error
@@ -273,7 +278,7 @@ def test_exception_inside_a_model(kind, error, clip, camera, tmp_path):
 
 def test_exception_inside_a_network(camera, clip):
     """The committed action network, given pictures of a size that it does not take; its lock is free afterwards."""
-    pipeline = live.Pipeline.load()
+    pipeline = pipeline_module.Pipeline.load()
     pipeline.action = replace(pipeline.action, spec=replace(pipeline.action.spec, size=128))
     with session_for(pipeline, camera) as session:
         session.start(camera.address + "/endless")
@@ -340,11 +345,11 @@ def test_full_disk_while_recording(disk, tmp_path, clip):
 
 
 def test_full_disk_on_the_command_line(tmp_path):
-    with small_disk(tmp_path / "disk") as folder, pytest.raises(live.OutputError, match="nearly full"):
-        live.run(noisy_film(tmp_path), idle_pipeline(), folder / "out.mp4")
+    with small_disk(tmp_path / "disk") as folder, pytest.raises(errors_module.OutputError, match="nearly full"):
+        live_run.run(noisy_film(tmp_path), idle_pipeline(), folder / "out.mp4")
     with small_disk(tmp_path / "again") as folder:
-        with pytest.raises(live.OutputError):
-            live.run(tmp_path / "noise.avi", idle_pipeline(), folder / "out.mp4")
+        with pytest.raises(errors_module.OutputError):
+            live_run.run(tmp_path / "noise.avi", idle_pipeline(), folder / "out.mp4")
         assert count_frames(folder / "out.mp4") > 10
 
 
@@ -396,7 +401,9 @@ class Kernel:
 
     def __init__(self):
         self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=REPOSITORY)
-        self.run("import threading, time\nfrom helpers import live\npipeline = live.Pipeline(None, None, None)")
+        self.run(
+            "import threading, time\nfrom helpers.live import sources, pipeline as pipeline_module, run as live_run, session as session_module\npipeline = pipeline_module.Pipeline(None, None, None)"
+        )
 
     def run(self, code: str, while_running=lambda: None) -> str:
         """What the cell printed; `while_running` is called once it runs."""
@@ -427,7 +434,7 @@ def kernel():
 
 def stream_and_record(kernel, camera, path: Path) -> None:
     printed = kernel.run(f"""
-        session = live.LiveSession(pipeline)
+        session = session_module.LiveSession(pipeline)
         session.start({camera.address + "/endless"!r})
         while session.latest is None: time.sleep(0.01)
         print(session.record({str(path)!r}), session.status)
@@ -444,7 +451,7 @@ def test_kernel_interrupt_of_a_cell_that_runs_a_camera(kernel, camera, tmp_path)
         kernel.manager.interrupt_kernel()
 
     files = f"{str(output)!r}, {str(timeline)!r}"
-    run = f"summary = live.run({camera.address + '/endless'!r}, pipeline, {files})\n"
+    run = f"summary = live_run.run({camera.address + '/endless'!r}, pipeline, {files})\n"
     end = "print(summary.interrupted, summary.frames > 0, [t.name for t in threading.enumerate() if 'live-' in t.name])"
     for _ in range(2):  # and it starts again
         timeline.unlink(missing_ok=True)
@@ -474,7 +481,9 @@ def test_kernel_that_ends_while_it_streams(end, kernel, camera, tmp_path):
     assert count_frames(tmp_path / "out.mp4") > 10, "what was recorded plays"
     if end == "restart":
         kernel.client.wait_for_ready(timeout=60)
-        kernel.run("import time\nfrom helpers import live\npipeline = live.Pipeline(None, None, None)")
+        kernel.run(
+            "import time\nfrom helpers.live import sources, pipeline as pipeline_module, run as live_run, session as session_module\npipeline = pipeline_module.Pipeline(None, None, None)"
+        )
         stream_and_record(kernel, camera, tmp_path / "again.mp4")
 
 
@@ -486,7 +495,7 @@ def test_kernel_that_is_killed_frees_the_camera(kernel, camera, tmp_path):
 
 def test_restart_of_the_cell_closes_the_panel_before(kernel, camera):
     cell = f"""
-        from helpers.widgets import LivePanel
+        from helpers.live.panel import LivePanel
         panel = LivePanel(pipeline)
         panel.source.value, panel.address.value = "another", {camera.address + "/endless"!r}
         panel.start.click()

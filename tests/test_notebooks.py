@@ -1,4 +1,5 @@
 """The committed notebooks keep the rules, the rules catch what they are for, and training really runs on the samples."""
+
 from __future__ import annotations
 
 import nbformat
@@ -6,9 +7,9 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers import notebooks
-from helpers.datasets import DataError
-from helpers.notebooks import FOLDER, METADATA, NAVIGATION, NOTEBOOKS, navigation, problems, with_navigation
+from helpers.errors import DataError
+from tools import notebooks
+from tools.notebooks import FOLDER, METADATA, NAVIGATION, NOTEBOOKS, navigation, problems, with_navigation
 
 COMMITTED = notebooks.notebook_paths()
 TRAINING = [path for path in COMMITTED if path.name[:2] in ("02", "04", "05")]
@@ -32,6 +33,7 @@ def save(folder, cells, metadata=METADATA, navigated=True, name="01_frames_and_a
 
 
 # --------------------------------------------------------------------------------------------------- the committed ones
+
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_a_committed_notebook_keeps_every_rule(path):
@@ -58,20 +60,44 @@ def test_the_smoke_profile_really_trains(path, monkeypatch):
 GOOD = [new_markdown_cell("# Title"), printed("1\n")]
 BROKEN = [  # what is wrong, the cells, a part of the report, why it matters
     ("not run", [new_code_cell("1 + 1")], "not run top to bottom", "outputs may be older than the code"),
-    ("run out of order", [printed("", 2), printed("", 1)], "not run top to bottom", "it may not work from a fresh start"),
+    (
+        "run out of order",
+        [printed("", 2), printed("", 1)],
+        "not run top to bottom",
+        "it may not work from a fresh start",
+    ),
     ("run twice", [printed("", 3)], "not run top to bottom", "state of an earlier run may be needed"),
-    ("an error", [new_code_cell("1 / 0", execution_count=1, outputs=[
-        new_output("error", ename="ZeroDivisionError", evalue="", traceback=["division"])])],
-     "an error: ZeroDivisionError", "a reader sees a traceback"),
+    (
+        "an error",
+        [
+            new_code_cell(
+                "1 / 0",
+                execution_count=1,
+                outputs=[new_output("error", ename="ZeroDivisionError", evalue="", traceback=["division"])],
+            )
+        ],
+        "an error: ZeroDivisionError",
+        "a reader sees a traceback",
+    ),
     ("stderr", [printed("warning: old\n", name="stderr")], "stderr: warning: old", "log lines differ from run to run"),
     ("a path in an output", [printed("read /home/ada/clip.mp4\n")], "/home/ada/clip.mp4", "tells whose machine it was"),
-    ("a path in the code", [printed("", source="open('/tmp/x/clip.mp4')")], "/tmp/x/clip.mp4", "works on one machine only"),
+    (
+        "a path in the code",
+        [printed("", source="open('/tmp/x/clip.mp4')")],
+        "/tmp/x/clip.mp4",
+        "works on one machine only",
+    ),
     ("a Windows path", [printed("read C:\\Users\\ada\n")], "C:\\Users", "the same on Windows"),
     ("a path in a table", [shown("table", **{"text/html": "<td>/home/ada/x</td>"})], "/home/ada/x", "HTML is read too"),
     ("a path in prose", [new_markdown_cell("see /home/ada/notes"), printed("")], "/home/ada/notes", "prose too"),
     ("a long cell", [printed("", source="\n".join(["x = 1"] * 26))], "26 lines, at most 25", "does not fit a screen"),
     ("a long output", [printed("row\n" * 26)], "26 lines of output", "hides what comes after it"),
-    ("a long value", [shown("table", **{"text/plain": "row\n" * 26})], "26 lines of output", "a value counts like a print"),
+    (
+        "a long value",
+        [shown("table", **{"text/plain": "row\n" * 26})],
+        "26 lines of output",
+        "a value counts like a print",
+    ),
     ("too large", [shown("plot", **{"image/png": "A" * 1_600_000})], "1.6 MB", "slow to open and to review"),
 ]
 
@@ -88,8 +114,11 @@ def test_a_broken_rule_is_reported_once_with_the_file(cells, report, tmp_path):
 
 
 HARMLESS = [
-    ("a link", "see https://home/tmp/page"), ("a relative path", "../data/clip.mp4 and data/tmp/x"),
-    ("a device", "/dev/video0 and /usr/bin/python"), ("a fraction", "3/4 and/or 1/2"), ("user's home", "~/data/tmp"),
+    ("a link", "see https://home/tmp/page"),
+    ("a relative path", "../data/clip.mp4 and data/tmp/x"),
+    ("a device", "/dev/video0 and /usr/bin/python"),
+    ("a fraction", "3/4 and/or 1/2"),
+    ("user's home", "~/data/tmp"),
 ]
 
 
@@ -103,12 +132,16 @@ def test_another_kernel_is_reported(tmp_path):
     assert ["my-venv" in text for text in problems(save(tmp_path, GOOD, metadata))] == [True]
 
 
-@pytest.mark.parametrize("change, why", [
-    (lambda cells: cells[1:], "first cell is gone"),
-    (lambda cells: cells[:-1], "last cell is gone"),
-    (lambda cells: [*cells, new_markdown_cell("more")], "it is not the last cell any more"),
-    (lambda cells: [{**cells[0], "source": "[Contents](old.md)"}, *cells[1:]], "links are of an older series"),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (lambda cells: cells[1:], "first cell is gone"),
+        (lambda cells: cells[:-1], "last cell is gone"),
+        (lambda cells: [*cells, new_markdown_cell("more")], "it is not the last cell any more"),
+        (lambda cells: [{**cells[0], "source": "[Contents](old.md)"}, *cells[1:]], "links are of an older series"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_old_navigation_is_reported_and_mended(change, why, tmp_path):
     path = save(tmp_path, GOOD)
     notebook = nbformat.read(path, as_version=4)
@@ -124,20 +157,25 @@ def test_navigation_is_written_once(tmp_path):
     once = path.read_bytes()
     notebooks.write_navigation([path])
     assert path.read_bytes() == once
-    assert [cell.id for cell in nbformat.read(path, as_version=4).cells if NAVIGATION in cell.metadata.get("tags", [])] \
-        == ["navigation-top", "navigation-bottom"]
+    assert [
+        cell.id for cell in nbformat.read(path, as_version=4).cells if NAVIGATION in cell.metadata.get("tags", [])
+    ] == ["navigation-top", "navigation-bottom"]
 
 
-@pytest.mark.parametrize("name, links", [
-    ("00_tour", ["../README.md", "01_frames_and_augmentation.ipynb"]),
-    ("03_face_alignment", ["02_action_training.ipynb", "../README.md", "04_emotion_training.ipynb"]),
-    ("07_live_webcam", ["06_evaluation.ipynb", "../README.md"]),
-])
+@pytest.mark.parametrize(
+    "name, links",
+    [
+        ("00_tour", ["../README.md", "01_frames_and_augmentation.ipynb"]),
+        ("03_face_alignment", ["02_action_training.ipynb", "../README.md", "04_emotion_training.ipynb"]),
+        ("07_live_webcam", ["06_evaluation.ipynb", "../README.md"]),
+    ],
+)
 def test_navigation_leads_to_the_neighbours(name, links):
     assert [part.split(")")[0] for part in navigation(name).split("](")[1:]] == links
 
 
 # --------------------------------------------------------------------------------------------------- running
+
 
 def test_a_run_starts_afresh_and_leaves_out_what_changes(tmp_path):
     source = "import helpers, os\nprint(os.path.basename(os.getcwd()) == FOLDER)".replace("FOLDER", repr(tmp_path.name))
@@ -167,10 +205,17 @@ def test_the_command_line_names_the_notebooks_it_knows(capsys):
     assert "no notebook '99'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("packages, start, why", [
-    (("numpy", "opencv-python"), "[OK] numpy 2", "pinned and installed, opencv perhaps as its headless variant"),
-    (("no-such-package",), "[FAIL] not as in requirements.txt: no-such-package is missing", "says which and what to do"),
-    (("pip",), "[FAIL]", "installed, but nobody pinned it"),
-])
+@pytest.mark.parametrize(
+    "packages, start, why",
+    [
+        (("numpy", "opencv-python"), "[OK] numpy 2", "pinned and installed, opencv perhaps as its headless variant"),
+        (
+            ("no-such-package",),
+            "[FAIL] not as in requirements.txt: no-such-package is missing",
+            "says which and what to do",
+        ),
+        (("pip",), "[FAIL]", "installed, but nobody pinned it"),
+    ],
+)
 def test_the_environment_line(packages, start, why):
     assert notebooks.environment(*packages).startswith(start), why

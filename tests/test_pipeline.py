@@ -10,17 +10,13 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 
-from helpers.clips import ClipSpec, Stepper, halve_large
-from helpers.faces import FaceFinder, landmark_box
-from helpers.live import open_source
-from helpers.pipeline import (
-    FaceTrack,
-    FaceTracker,
-    LiveSettings,
-    Pipeline,
-    built_like_a_face,
-    overlap,
-)
+from helpers.action.clips import ClipSpec, FrameSampler
+from helpers.action.motion import halve_large
+from helpers.emotion.faces import FaceFinder, landmark_box
+from helpers.live.pipeline import Pipeline
+from helpers.live.results import LiveSettings
+from helpers.live.sources import open_source
+from helpers.live.tracking import FaceTrack, FaceTracker, has_face_proportions, iou
 
 FPS = 25
 
@@ -68,9 +64,7 @@ def face_at(result, x, y):
 
 @pytest.mark.parametrize("front", [0, 1])
 @pytest.mark.parametrize("seconds, lower", [(3, 0), (3, 60), (1.6, 60)])
-def test_when_two_faces_cross_the_one_in_front_keeps_its_number(
-    front, seconds, lower, portrait, finder
-):
+def test_when_two_faces_cross_the_one_in_front_keeps_its_number(front, seconds, lower, portrait, finder):
     """The hidden one keeps its own, or leaves and gets a new one when it comes out."""
     pipeline, frames = Pipeline(None, None, finder), round(seconds * FPS)
     numbers = []
@@ -87,7 +81,7 @@ def test_when_two_faces_cross_the_one_in_front_keeps_its_number(
 
 def test_every_face_has_its_own_history_and_takes_it_along(portrait, finder):
     """A face that comes back is judged by what it looks like now, not by what it looked like."""
-    from helpers.artifacts import EmotionClassifier
+    from helpers.emotion.classifier import EmotionClassifier
 
     emotion = EmotionClassifier.load()
     pipeline = Pipeline(None, emotion, finder, LiveSettings(smoothing_s=5.0))
@@ -166,7 +160,7 @@ def test_a_face_that_is_covered_leaves_within_the_patience(portrait, finder):
 )
 def test_built_like_a_face(change, kept, why, portrait, finder):
     found = finder.find(room((portrait, 220, 100)))[0].landmarks
-    assert built_like_a_face(change(found - found.mean(axis=0)).astype(np.float32)) == kept, why
+    assert has_face_proportions(change(found - found.mean(axis=0)).astype(np.float32)) == kept, why
 
 
 def turn(degrees):
@@ -242,16 +236,16 @@ def test_faces_of_a_large_frame_are_given_in_its_own_pixels(portrait, finder):
     frame = room((portrait, 220, 100))
     large = cv2.resize(frame, (2560, 1920), interpolation=cv2.INTER_CUBIC)
     small, big = (Pipeline(None, None, finder).step(f, 0.0).faces[0] for f in (frame, large))
-    assert overlap(tuple(4 * side for side in small.box), big.box) > 0.8
+    assert iou(tuple(4 * side for side in small.box), big.box) > 0.8
     assert np.abs((small.landmarks + 0.5) * 4 - 0.5 - big.landmarks).mean() < 8
     own = landmark_box(big.landmarks)
-    assert overlap(own, big.box) > 0.9, "box and landmarks belong together"
+    assert iou(own, big.box) > 0.9, "box and landmarks belong together"
 
 
 def test_a_large_film_gives_the_same_steps_whole_or_halved():
     """Live the frame is halved before the stepper, in training inside it."""
     spec, noise = ClipSpec(length=4, window_s=0.4, size=64), np.random.default_rng(0)
-    whole, halved = Stepper(spec), Stepper(spec)
+    whole, halved = FrameSampler(spec), FrameSampler(spec)
     for k in range(6):
         frame = cv2.resize(noise.integers(0, 255, (27, 48, 3), np.uint8), (1920, 1080))
         a, b = whole.push(frame, k / 10), halved.push(halve_large(frame)[0], k / 10)

@@ -1,4 +1,5 @@
 """The drawn samples: repeatable, varied, and no look gives its label away."""
+
 from __future__ import annotations
 
 import csv
@@ -10,7 +11,8 @@ import dlib
 import numpy as np
 import pytest
 
-from helpers import samples
+from helpers.synthetic import demo, scenes, skeleton
+from helpers.synthetic import faces as synthetic_faces
 
 PEOPLE = (3, 11)
 
@@ -18,20 +20,20 @@ PEOPLE = (3, 11)
 @lru_cache
 def movement(action: str, seed: int) -> float:
     """Mean change between frames 0.2 s apart, after a blur that removes the camera's noise."""
-    frames = samples.draw_action(action, seed, 2.5, (96, 128))
+    frames = scenes.render_action(action, seed, 2.5, (96, 128))
     smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(np.float32) for frame in frames[::5]]
     return float(np.mean([np.abs(b - a).mean() for a, b in zip(smooth, smooth[1:])]))
 
 
 def test_same_seed_gives_the_same_pixels():
-    first, again = (samples.draw_action("walk", 4, seconds=0.2) for _ in range(2))
+    first, again = (scenes.render_action("walk", 4, seconds=0.2) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again))
-    assert np.array_equal(samples.draw_expression("happy", 4), samples.draw_expression("happy", 4))
+    assert np.array_equal(synthetic_faces.render_expression("happy", 4), synthetic_faces.render_expression("happy", 4))
 
 
 def test_another_seed_is_another_person():
-    assert not np.array_equal(*(samples.draw_action("walk", seed, 0.04)[0] for seed in PEOPLE))
-    assert not np.array_equal(*(samples.draw_expression("happy", seed) for seed in PEOPLE))
+    assert not np.array_equal(*(scenes.render_action("walk", seed, 0.04)[0] for seed in PEOPLE))
+    assert not np.array_equal(*(synthetic_faces.render_expression("happy", seed) for seed in PEOPLE))
 
 
 @pytest.mark.parametrize(
@@ -43,26 +45,26 @@ def test_another_seed_is_another_person():
     ],
 )
 def test_frames_have_the_asked_shape(seconds, size, fps, count):
-    frames = samples.draw_action("jump", 1, seconds, size, fps)
+    frames = scenes.render_action("jump", 1, seconds, size, fps)
     assert len(frames) == count
     assert all(frame.shape == (*size, 3) and frame.dtype == np.uint8 for frame in frames)
 
 
-@pytest.mark.parametrize("action", samples.ACTIONS)
+@pytest.mark.parametrize("action", scenes.ACTIONS)
 def test_every_action_moves_more_than_standing_still(action):
-    seeds = [seed for seed in range(30) if not samples._draw_look(seed, (60, 80)).shake][:4]
+    seeds = [seed for seed in range(30) if not scenes.sample_appearance(seed, (60, 80)).shake][:4]
     moved, still = ([movement(name, seed) for seed in seeds] for name in (action, "idle"))
     assert np.mean(moved) > 1.5 * np.mean(still)
 
 
 def test_wave_one_hand_moves_on_one_side_only():
-    looks = ((seed, samples._draw_look(seed, (240, 320))) for seed in range(50))
+    looks = ((seed, scenes.sample_appearance(seed, (240, 320))) for seed in range(50))
     seed, look = next((s, look) for s, look in looks if abs(look.heading) < 0.2 and not look.shake)
     away = np.arange(320) - look.camera.centre * 320
     trunk = 0.12 * 240 / look.camera.span  # half its width, pixels
 
     def sides(action: str) -> np.ndarray:
-        change = np.std(np.float32(samples.draw_action(action, seed)), axis=0).mean(axis=2)
+        change = np.std(np.float32(scenes.render_action(action, seed)), axis=0).mean(axis=2)
         change[change < 12] = 0
         return np.array([change[:, away < -trunk].sum(), change[:, away > trunk].sum()])
 
@@ -74,8 +76,9 @@ def test_wave_one_hand_moves_on_one_side_only():
 @pytest.mark.parametrize("seed", PEOPLE)
 def test_the_look_tells_nothing_about_the_action(seed):
     """Outside the figure the first frame of every action is the same but for the camera's noise."""
-    frames = np.array([cv2.GaussianBlur(samples.draw_action(action, seed, 0.04)[0], (0, 0), 2)
-                       for action in samples.ACTIONS], float)
+    frames = np.array(
+        [cv2.GaussianBlur(scenes.render_action(action, seed, 0.04)[0], (0, 0), 2) for action in scenes.ACTIONS], float
+    )
     assert np.ptp(frames.mean(axis=(1, 2, 3))) < 0.25 * frames.mean() + 2
     same = np.ptp(frames, axis=0).max(axis=-1) < 6
     assert same.mean() > 0.3
@@ -83,8 +86,10 @@ def test_the_look_tells_nothing_about_the_action(seed):
 
 def test_the_empty_room_is_the_room_without_its_person():
     """Outside the figure nothing differs but the camera's noise; where the figure stands, much does."""
-    empty, idle = (cv2.GaussianBlur(samples.draw_action(action, 11, 0.04)[0], (0, 0), 2).astype(float)
-                   for action in (samples.NOBODY, samples.IDLE))
+    empty, idle = (
+        cv2.GaussianBlur(scenes.render_action(action, 11, 0.04)[0], (0, 0), 2).astype(float)
+        for action in (scenes.NOBODY, scenes.IDLE)
+    )
     changed = np.abs(empty - idle).max(axis=-1) > 12
     assert 0.01 < changed.mean() < 0.6
 
@@ -93,30 +98,37 @@ def test_half_of_the_cameras_turn_after_those_who_go():
     """The top rows show the wall alone: they stay where they are, but for the camera's shaking, or pass by."""
     turning = 0
     for seed in range(16):
-        frames = samples.draw_action("walk", seed, 2.0, (60, 80))
+        frames = scenes.render_action("walk", seed, 2.0, (60, 80))
         rows = [cv2.GaussianBlur(frame, (0, 0), 2)[:5].astype(float) for frame in (frames[0], frames[-1])]
         moved = np.abs(rows[0] - rows[1]).mean() / (np.ptp(rows[0], axis=1).mean() + 3)
         turning += moved > 0.15
     assert 2 <= turning <= 12
 
 
-@pytest.mark.parametrize("route, depth, reason", [
-    (0.2, 0.0, "across the picture"), (0.41, 0.12, "towards the camera, near"), (0.64, 2.88, "towards the camera, from far off"),
-    (0.89, 2.88, "away, as in a corridor"), (0.95, 0.0, "on the spot")])
+@pytest.mark.parametrize(
+    "route, depth, reason",
+    [
+        (0.2, 0.0, "across the picture"),
+        (0.41, 0.12, "towards the camera, near"),
+        (0.64, 2.88, "towards the camera, from far off"),
+        (0.89, 2.88, "away, as in a corridor"),
+        (0.95, 0.0, "on the spot"),
+    ],
+)
 def test_some_walkers_are_far_off(route, depth, reason):
     """In the middle of the clip they are in the middle of their way."""
-    style = samples._draw_style("walk", 4, samples._draw_look(4, (96, 128)), 2.5, (96, 128))
-    pose = samples.rest(1.25, style)
-    samples.MOTIONS["walk"](pose, 1.25, replace(style, route=route))
+    style = scenes._draw_style("walk", 4, scenes.sample_appearance(4, (96, 128)), 2.5, (96, 128))
+    pose = skeleton.rest(1.25, style)
+    skeleton.MOTIONS["walk"](pose, 1.25, replace(style, route=route))
     assert pose.place[1] == pytest.approx(-depth, abs=0.02), reason
 
 
-@pytest.mark.parametrize("action", samples.COUPLE_ACTIONS)
+@pytest.mark.parametrize("action", scenes.COUPLE_ACTIONS)
 def test_two_people_move_and_return(action):
     """Something happens in the middle of the clip, before a camera that is still, and the pictures have the asked shape."""
-    looks = ((seed, samples._draw_look(seed, (96, 128))) for seed in range(50))
+    looks = ((seed, scenes.sample_appearance(seed, (96, 128))) for seed in range(50))
     seed = next(s for s, look in looks if not look.shake and not look.distractor and look.tones.mean() > 60)
-    frames = samples.draw_couple(action, seed, seconds=4.0, size=(96, 128))
+    frames = scenes.render_couple(action, seed, seconds=4.0, size=(96, 128))
     assert len(frames) == 100 and frames[0].shape == (96, 128, 3) and frames[0].dtype == np.uint8
     smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(float) for frame in frames[::10]]
     away = [np.abs(frame - smooth[0]).mean() for frame in smooth]
@@ -125,9 +137,10 @@ def test_two_people_move_and_return(action):
 
 def test_pointing_needs_one_person_and_a_hug_two():
     """Two people cover more of the room; in a hug they come together and cover less of its width."""
+
     def width(action: str, k: int) -> int:
-        room = cv2.GaussianBlur(samples.draw_couple("point", 3)[0], (0, 0), 2).astype(float)
-        frame = cv2.GaussianBlur(samples.draw_couple(action, 3)[k], (0, 0), 2).astype(float)
+        room = cv2.GaussianBlur(scenes.render_couple("point", 3)[0], (0, 0), 2).astype(float)
+        frame = cv2.GaussianBlur(scenes.render_couple(action, 3)[k], (0, 0), 2).astype(float)
         columns = np.flatnonzero((np.abs(frame - room).max(axis=-1) > 25).sum(axis=0) > 10)
         return int(np.ptp(columns)) if len(columns) else 0
 
@@ -136,49 +149,60 @@ def test_pointing_needs_one_person_and_a_hug_two():
 
 
 def test_the_look_of_a_couple_tells_nothing_about_what_they_do():
-    frames = np.array([cv2.GaussianBlur(samples.draw_couple(action, 5, 0.04)[0], (0, 0), 2)
-                       for action in samples.COUPLE_ACTIONS if action != "point"], float)
+    frames = np.array(
+        [
+            cv2.GaussianBlur(scenes.render_couple(action, 5, 0.04)[0], (0, 0), 2)
+            for action in scenes.COUPLE_ACTIONS
+            if action != "point"
+        ],
+        float,
+    )
     assert np.ptp(frames, axis=0).max(axis=-1).mean() < 6
 
 
 @pytest.mark.parametrize("phase, flights", [(1.0, 1), (4.0, 3)])
 def test_half_of_the_jumpers_jump_once_and_then_stand(phase, flights):
     """One jump takes 1.3 seconds."""
-    style = replace(samples._draw_style("jump", 4, samples._draw_look(4, (96, 128)), 4.0, (96, 128)), phase=phase, rate=1.0, start=0.3)
+    style = replace(
+        scenes._draw_style("jump", 4, scenes.sample_appearance(4, (96, 128)), 4.0, (96, 128)),
+        phase=phase,
+        rate=1.0,
+        start=0.3,
+    )
     flying = []
     for t in np.arange(0, 4.0, 0.04):
-        pose = samples.rest(t, style)
-        samples.MOTIONS["jump"](pose, t, style)
+        pose = skeleton.rest(t, style)
+        skeleton.MOTIONS["jump"](pose, t, style)
         flying.append(pose.lift > 0)
     assert (np.diff(np.int8(flying)) > 0).sum() == flights
 
 
 def test_furniture_stands_before_a_quarter_of_the_people_and_below_their_arms():
-    looks = [samples._draw_look(seed, (96, 128)) for seed in range(200)]
+    looks = [scenes.sample_appearance(seed, (96, 128)) for seed in range(200)]
     hidden = [look.furniture for look in looks if look.furniture]
     assert 30 <= len(hidden) <= 70 and min(top for *_, top in hidden) >= 0.6
 
 
 def test_furniture_hides_who_walks_behind_it_and_passes_by_when_the_camera_turns():
-    look = replace(samples._draw_look(3, (96, 128)), furniture=((0.0, 0.0, 255.0), 0.25, 0.75, 0.8), shake=0.0)
-    pose = samples.rest(0.0, samples._draw_style("idle", 3, look, 2.0, (96, 128)))
+    look = replace(scenes.sample_appearance(3, (96, 128)), furniture=((0.0, 0.0, 255.0), 0.25, 0.75, 0.8), shake=0.0)
+    pose = skeleton.rest(0.0, scenes._draw_style("idle", 3, look, 2.0, (96, 128)))
     for pan, columns in ((0, slice(32, 96)), (20, slice(12, 76))):
-        scene = samples._paint_scene(look, [(pose, look.body)], 0.0, (96, 128), pan=pan)
+        scene = scenes.paint_scene(look, [(pose, look.body)], 0.0, (96, 128), pan=pan)
         red = (scene == (0, 0, 255)).all(axis=-1)
         assert red[78:, columns].all() and not red[:76].any() and red.sum() < 1.1 * red[78:, columns].size
 
 
 def test_light_reaches_from_very_dark_to_bright():
-    levels = [samples.draw_action("idle", seed, 0.04, (60, 80))[0].mean() for seed in range(60)]
+    levels = [scenes.render_action("idle", seed, 0.04, (60, 80))[0].mean() for seed in range(60)]
     assert min(levels) < 25 and max(levels) > 120
 
 
 @pytest.mark.parametrize(
     ("draw", "known"),
     [
-        (samples.draw_action, samples.ACTIONS),  # the message lists what can be drawn
-        (samples.draw_couple, samples.COUPLE_ACTIONS),
-        (samples.draw_expression, samples.EXPRESSIONS),
+        (scenes.render_action, scenes.ACTIONS),  # the message lists what can be drawn
+        (scenes.render_couple, scenes.COUPLE_ACTIONS),
+        (synthetic_faces.render_expression, scenes.EXPRESSIONS),
     ],
 )
 def test_unknown_label_lists_the_known_ones(draw, known):
@@ -189,9 +213,11 @@ def test_unknown_label_lists_the_known_ones(draw, known):
 
 def test_nearest_mean_cannot_read_the_expressions():
     """The sample faces must need a model: the mean picture of a class is not enough."""
+
     def faces(seeds: range) -> np.ndarray:
-        pictures = np.array([[samples.draw_expression(label, seed) for seed in seeds]
-                             for label in samples.EXPRESSIONS], float)
+        pictures = np.array(
+            [[synthetic_faces.render_expression(label, seed) for seed in seeds] for label in scenes.EXPRESSIONS], float
+        )
         pictures -= pictures.mean(axis=(2, 3), keepdims=True)
         return (pictures / pictures.std(axis=(2, 3), keepdims=True)).reshape(7, len(seeds), -1)
 
@@ -203,34 +229,36 @@ def test_nearest_mean_cannot_read_the_expressions():
 def test_action_samples_have_class_folders_and_groups(tmp_path):
     chosen = ("bend", "run")
     made = (PEOPLE, chosen, 0.4, (96, 128))
-    folder = samples.write_action_samples(tmp_path / "new", *made)
+    folder = scenes.write_action_samples(tmp_path / "new", *made)
     written = sorted(folder.glob("*/*"))
     assert [path.relative_to(folder).as_posix() for path in written] == [
-        f"{action}/person{seed:03d}.mp4" for action in chosen for seed in PEOPLE]
+        f"{action}/person{seed:03d}.mp4" for action in chosen for seed in PEOPLE
+    ]
     with open(folder / "groups.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert [(row["label"], row["file"], row["group"]) for row in rows] == [
-        (path.parent.name, path.name, path.stem) for path in written]
+        (path.parent.name, path.name, path.stem) for path in written
+    ]
     for path in written:
         video = cv2.VideoCapture(str(path))
         frames = sum(video.read()[0] for _ in range(20))
         video.release()
         assert frames == 10
     before = [path.stat().st_mtime_ns for path in written]
-    samples.write_action_samples(folder, *made)
+    scenes.write_action_samples(folder, *made)
     assert [path.stat().st_mtime_ns for path in written] == before
 
 
 def test_people_may_be_a_generator(tmp_path):
     people = (seed for seed in PEOPLE)
-    folder = samples.write_action_samples(tmp_path, people, ("bend", "run"), 0.1, (48, 64))
+    folder = scenes.write_action_samples(tmp_path, people, ("bend", "run"), 0.1, (48, 64))
     assert len(list(folder.glob("run/*.mp4"))) == len(PEOPLE)
 
 
 def test_emotion_samples_have_the_layout_of_fer2013(tmp_path):
-    folder = samples.write_emotion_samples(tmp_path, per_class=4)
+    folder = scenes.write_emotion_samples(tmp_path, per_class=4)
     for split, count in (("train", 4), ("test", 1)):
-        for label in samples.EXPRESSIONS:
+        for label in scenes.EXPRESSIONS:
             paths = list((folder / split / label).glob("*.png"))
             pictures = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths]
             assert len(pictures) == count
@@ -240,14 +268,14 @@ def test_emotion_samples_have_the_layout_of_fer2013(tmp_path):
 
 
 def test_demo_sections_cover_the_clip():
-    sections = samples.demo_sections()
+    sections = demo.demo_sections()
     assert sections[0][0] == 0
     assert all(a[1] == b[0] for a, b in zip(sections, sections[1:]))
-    assert {action for *_, action in sections} <= {*samples.ACTIONS, "idle"}
+    assert {action for *_, action in sections} <= {*scenes.ACTIONS, "idle"}
 
 
 def test_demo_clip_decodes_with_a_face_where_it_is_near(tmp_path):
-    path = samples.write_demo_clip(tmp_path / "demo.mp4", seconds=6.0)
+    path = demo.write_demo_clip(tmp_path / "demo.mp4", seconds=6.0)
     video, detector = cv2.VideoCapture(str(path)), dlib.get_frontal_face_detector()
     found, count = [], 0
     while (read := video.read())[0]:

@@ -14,16 +14,16 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from live_tools import ip_camera, wait_for
 
-from helpers import live
-from helpers.datasets import REPOSITORY
-from helpers.widgets import LARGEST_WIDTH, LivePanel, bars, to_jpeg
+from helpers.data.paths import REPOSITORY
+from helpers.live import pipeline, recording, results
+from helpers.live.panel import LARGEST_WIDTH, LivePanel, bars, to_jpeg
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """Two seconds that get brighter."""
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    with live.VideoWriter(path) as writer:
+    with recording.VideoWriter(path) as writer:
         for number in range(50):
             writer.write(np.full((240, 320, 3), 5 * number, np.uint8))
     return path
@@ -31,7 +31,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def panel(tmp_path):
-    panel = LivePanel(live.Pipeline(None, None, None), folder=tmp_path / "out")
+    panel = LivePanel(pipeline.Pipeline(None, None, None), folder=tmp_path / "out")
     yield panel
     panel.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("live-")]
@@ -76,15 +76,13 @@ def test_the_end_of_a_file_is_shown_and_start_works_again(panel, clip):
 
 def test_the_models_threshold_is_a_place_on_the_slider(tmp_path):
     """A browser moves a value to the slider's next step and sends it back; thresholds are rounded to hundredths."""
-    panel = LivePanel(live.Pipeline.load(), folder=tmp_path)
+    panel = LivePanel(pipeline.Pipeline.load(), folder=tmp_path)
     threshold, slider = panel.session.pipeline.action.threshold, panel.threshold
     panel.close()
     assert slider.value == threshold and slider.value / slider.step == pytest.approx(round(slider.value / slider.step))
 
 
-@pytest.mark.parametrize(
-    "source, words", [("97", "camera 97"), ("nowhere.mp4", "nowhere.mp4"), ("", "no source")]
-)
+@pytest.mark.parametrize("source, words", [("97", "camera 97"), ("nowhere.mp4", "nowhere.mp4"), ("", "no source")])
 def test_a_source_that_fails_is_said(source, words, panel):
     choose(panel, source)
     panel.start.click()
@@ -94,7 +92,7 @@ def test_a_source_that_fails_is_said(source, words, panel):
 
 def test_sliders_reach_the_pipeline_and_mirror_the_session(panel):
     panel.threshold.value, panel.smoothing.value, panel.mirror.value = 0.75, 1.2, True
-    assert panel.session.pipeline.settings == live.LiveSettings(threshold=0.75, smoothing_s=1.2)
+    assert panel.session.pipeline.settings == results.LiveSettings(threshold=0.75, smoothing_s=1.2)
     assert panel.session.mirror
 
 
@@ -143,17 +141,17 @@ def test_pause(panel, clip):
 
 
 def test_a_new_panel_closes_the_one_before(clip):
-    first = LivePanel(live.Pipeline(None, None, None))
+    first = LivePanel(pipeline.Pipeline(None, None, None))
     choose(first, clip)
     first.start.click()
     wait_for(lambda: first.session.latest is not None)
-    second = LivePanel(live.Pipeline(None, None, None))
+    second = LivePanel(pipeline.Pipeline(None, None, None))
     assert not first.session.running and first.comm is None
     second.close()
 
 
 def test_closing_leaves_no_widget_that_a_page_could_still_press(clip):
-    panel = LivePanel(live.Pipeline(None, None, None))
+    panel = LivePanel(pipeline.Pipeline(None, None, None))
     parts = [panel.start, panel.stop, panel.source, panel.mirror, panel.picture, panel.action_bars, panel.camera]
     panel.close()
     panel.close()
@@ -194,18 +192,13 @@ class Kernel:
             assert message["msg_type"] != "error", content
             printed += content.get("text", "") if message["msg_type"] == "stream" else ""
             pictures += message["msg_type"] == "comm_msg" and bool(message.get("buffers"))
-            if (
-                message["parent_header"].get("msg_id") == request
-                and content.get("execution_state") == "idle"
-            ):
+            if message["parent_header"].get("msg_id") == request and content.get("execution_state") == "idle":
                 return printed, pictures
 
     def click(self, model_id: str) -> None:
         """What the browser sends when a button is pressed."""
         data = {"method": "custom", "content": {"event": "click"}}
-        self.client.shell_channel.send(
-            self.client.session.msg("comm_msg", {"comm_id": model_id, "data": data})
-        )
+        self.client.shell_channel.send(self.client.session.msg("comm_msg", {"comm_id": model_id, "data": data}))
 
     def close(self) -> float:
         started = time.monotonic()
@@ -225,13 +218,11 @@ def kernel():
 def test_in_a_kernel_other_cells_run_while_it_streams(kernel):
     with ip_camera() as camera:
         kernel.run(
-            "import time, threading\nfrom helpers import live\nfrom helpers.widgets import LivePanel\n"
-            "panel = LivePanel(live.Pipeline(None, None, None))\npanel.source.value = 'another'\n"
+            "import time, threading\nfrom helpers.live import sources, pipeline, session\nfrom helpers.live.panel import LivePanel\n"
+            "panel = LivePanel(pipeline.Pipeline(None, None, None))\npanel.source.value = 'another'\n"
             f"panel.address.value = {camera.address + '/endless'!r}"
         )
-        start, stop = re.findall(
-            r"[0-9a-f]{32}", kernel.run("print(panel.start.model_id, panel.stop.model_id)")[0]
-        )
+        start, stop = re.findall(r"[0-9a-f]{32}", kernel.run("print(panel.start.model_id, panel.stop.model_id)")[0])
         until_shown = "shown = panel.picture.value\nwhile panel.picture.value == shown: time.sleep(0.01)\n"
         kernel.click(start)
         text, pictures = kernel.run(3 * until_shown + "print(6 * 7)")

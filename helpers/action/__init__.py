@@ -1,0 +1,1 @@
+"""Human action: clips, motion, the network, its training and the deployed classifier."""

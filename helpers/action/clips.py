@@ -1,0 +1,225 @@
+"""From a video to the time steps of the action network: sampling in time, augmentation, windows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from helpers.action.motion import (
+    FLOW_HALF,
+    FLOW_LAG_S,
+    MotionRegion,
+    ego_motion_flow,
+    estimate_ego_motion,
+    flow_mask,
+    frame_size,
+    halve_large,
+    normalise_locally,
+    stabilise,
+)
+from helpers.data.videos import read_frames
+
+CHANNELS = ("gated_flow", "flow", "motion", "rgb")
+
+
+cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported here, in better words
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What one clip is.
+
+    length: time steps per clip. window_s: seconds that a clip covers, whatever the frame rate of its video.
+    size: side of a time step's picture in pixels.
+    channels: what a time step shows. "gated_flow": speed to the right, speed downwards and how much changed within
+        `lag_s` seconds, the camera's own movement taken out, no speeds where nothing changed, cut to where the picture
+        moves. "flow": the same with all speeds. "motion": three absolute differences of gray frames that are `lag_s`
+        seconds apart, cut likewise. "rgb": the frame itself.
+    """
+
+    length: int = 16
+    window_s: float = 2.0
+    size: int = 96
+    channels: str = "gated_flow"
+    lag_s: float = 0.1
+
+    def __post_init__(self):
+        if self.length < 1 or self.size < 32 or self.window_s <= 0 or self.lag_s <= 0:
+            raise ValueError(f"length >= 1, size >= 32, window_s > 0 and lag_s > 0 are needed, got {self}")
+        if self.channels not in CHANNELS:
+            raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {self.channels!r}")
+
+    @property
+    def step_s(self) -> float:
+        """Seconds between two time steps."""
+        return self.window_s / self.length
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One draw of random changes, the same for all frames of a clip.
+
+    mirror: left-right. gamma: exponent on 0..1 brightness. speed: > 1 plays faster.
+    zoom: factor on the cropped region's side. shift: (x, y) of its centre in shares of its side.
+    """
+
+    mirror: bool = False
+    gamma: float = 1.0
+    speed: float = 1.0
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Augmentation:
+        """Mirror half of the time, gamma 0.6..1.7, speed 0.8..1.25, zoom 0.85..1.2, shift up to 8 % of the side."""
+        return cls(
+            bool(rng.random() < 0.5),
+            float(np.exp(rng.uniform(-0.5, 0.5))),
+            float(np.exp(rng.uniform(-0.22, 0.22))),
+            float(rng.uniform(0.85, 1.2)),
+            tuple(float(v) for v in rng.uniform(-0.08, 0.08, 2)),
+        )
+
+    def apply(self, frame: np.ndarray) -> np.ndarray:
+        """The changes of the picture itself, uint8 to uint8; zoom and shift act on the crop (see `FrameSampler`)."""
+        if self.mirror:
+            frame = cv2.flip(frame, 1)
+        if self.gamma != 1.0:
+            table = (255 * (np.arange(256) / 255) ** self.gamma).round().astype(np.uint8)
+            frame = cv2.LUT(frame, table)
+        return frame
+
+
+def sample_indices(frames: int, length: int) -> np.ndarray:
+    """Indices int (length,) of `length` frames spread evenly over a video, the last repeated when there are fewer."""
+    if frames < 1 or length < 1:
+        raise ValueError(f"frames and length must be positive, got {frames} and {length}")
+    if frames <= length:
+        return np.minimum(np.arange(length), frames - 1)
+    return np.linspace(0, frames - 1, length).round().astype(int)
+
+
+class FrameSampler:
+    """Turns a stream of frames into a clip's time steps, one every `spec.step_s` seconds of the stream's own time."""
+
+    def __init__(self, spec: ClipSpec, augmentation: Augmentation = Augmentation()):
+        self.spec, self.augmentation = spec, augmentation
+        self._next_time: float | None = None
+        self._recent: deque[tuple[float, np.ndarray]] = deque()
+        self._focus = MotionRegion()
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+
+    def push(self, frame: np.ndarray, time_s: float) -> np.ndarray | None:
+        """float32 (size, size, 3) in [-1, 1] when a time step is due at `time_s`, else None.
+
+        frame: uint8 BGR (H, W, 3). After a gap in time the steps go on from the new time; none is invented.
+        """
+        frame, _ = halve_large(frame)
+        if self.spec.channels != "rgb":
+            self._remember(frame, time_s)
+        if self._next_time is not None and time_s < self._next_time - 1e-6:
+            return None
+        late = self._next_time is None or time_s - self._next_time > self.spec.step_s
+        self._next_time = (time_s if late else self._next_time) + self.spec.step_s
+        return {"rgb": self._picture, "motion": self._motion}.get(self.spec.channels, self._flow_picture)(frame, time_s)
+
+    def _picture(self, frame: np.ndarray, time_s: float) -> np.ndarray:
+        height, width = frame.shape[:2]
+        cut = self._cut(frame, np.array([width / 2, height / 2]), np.array([width, height], float))
+        return cv2.cvtColor(cut, cv2.COLOR_BGR2RGB).astype(np.float32) / 127.5 - 1
+
+    def _motion(self, frame: np.ndarray, time_s: float) -> np.ndarray:
+        lags = [self._at(time_s - k * self.spec.lag_s)[1] for k in range(4)]
+        differences = np.dstack([cv2.absdiff(lags[k], lags[k + 1]) for k in range(3)])
+        centre, side = self._focus.update(differences[..., 0], time_s)
+        cut = self._cut(differences, centre, np.array([side, side]))
+        return np.minimum(cut, 2.0) - 1  # a contrast of two local standard deviations is white
+
+    def _flow_picture(self, frame: np.ndarray, time_s: float) -> np.ndarray:
+        now, (then_s, then) = self._recent[-1][1], self._at(time_s - FLOW_LAG_S)
+        speed = np.zeros((*now.shape, 2), np.float32)
+        if then_s < time_s:
+            flow, camera = self._movement(then, now)
+            speed = (flow - ego_motion_flow(camera, now.shape)) / (
+                (time_s - then_s) * now.shape[0]
+            )  # heights per second
+        before = self._at(time_s - self.spec.lag_s)[1]
+        if before is not now:
+            before = stabilise(before, self._movement(before, now)[1])
+        change = cv2.absdiff(now, before)
+        if self.spec.channels == "gated_flow":
+            speed *= flow_mask(change)[..., None]
+        centre, side = self._focus.update(change, time_s)
+        speed *= now.shape[0] / side  # sides of the square per second: near and far people look alike
+        speed /= np.abs(speed) + FLOW_HALF
+        cut = self._cut(np.dstack([1.2 * speed, change]), centre, np.array([side, side]))
+        return np.clip(cut - np.float32([0, 0, 1]), -1, 1)  # outside the frame nothing moves and nothing changes
+
+    def _movement(self, then: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(flow (H, W, 2) in pixels, what `estimate_ego_motion` makes of it) from one kept frame to another."""
+        flow = self._flow.calc(*(np.clip(40 * gray + 128, 0, 255).astype(np.uint8) for gray in (then, now)), None)
+        return flow, estimate_ego_motion(flow, now)
+
+    def _cut(self, picture: np.ndarray, centre: np.ndarray, sides: np.ndarray) -> np.ndarray:
+        """Region with this centre and these (width, height), changed by the augmentation, as (size, size)."""
+        sides = sides * self.augmentation.zoom
+        centre = centre + sides * self.augmentation.shift
+        scale = self.spec.size / sides
+        matrix = np.array(
+            [
+                [scale[0], 0, self.spec.size / 2 - scale[0] * centre[0]],
+                [0, scale[1], self.spec.size / 2 - scale[1] * centre[1]],
+            ]
+        )
+        if scale.min() < 0.5:  # shrink by averaging first, else warping would alias
+            picture = cv2.resize(picture, None, fx=scale[0], fy=scale[1], interpolation=cv2.INTER_AREA)
+            matrix = np.array([[1, 0, matrix[0, 2]], [0, 1, matrix[1, 2]]])
+        return cv2.warpAffine(picture, matrix, (self.spec.size, self.spec.size), flags=cv2.INTER_LINEAR)
+
+    def _remember(self, frame: np.ndarray, time_s: float) -> None:
+        """Keep the frame small, gray and with local mean 0 and deviation 1: dark and bright corners look alike."""
+        if self._recent and frame_size(frame) != self._recent[-1][1].shape:
+            self._recent.clear()
+            self._focus = MotionRegion()
+        rows, columns = frame_size(frame)
+        gray = cv2.cvtColor(cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+        self._recent.append((time_s, normalise_locally(gray)))
+        while self._recent[0][0] < time_s - 4 * self.spec.lag_s and len(self._recent) > 2:
+            self._recent.popleft()
+
+    def _at(self, time_s: float) -> tuple[float, np.ndarray]:
+        return min(self._recent, key=lambda item: abs(item[0] - time_s))
+
+
+def steps_of(
+    frames: Iterable[tuple[np.ndarray, float]], spec: ClipSpec, augmentation: Augmentation = Augmentation()
+) -> np.ndarray:
+    """float32 (n, size, size, 3): all time steps of a stream of (frame, time)."""
+    stepper = FrameSampler(spec, augmentation)
+    steps = (stepper.push(augmentation.apply(frame), time_s / augmentation.speed) for frame, time_s in frames)
+    return np.array([step for step in steps if step is not None], np.float32)
+
+
+def video_steps(path: Path | str, spec: ClipSpec, augmentation: Augmentation = Augmentation()) -> np.ndarray:
+    """float32 (n, size, size, 3) in [-1, 1]: all time steps of a video file. Raises VideoError."""
+    return steps_of(read_frames(path), spec, augmentation)
+
+
+def windows(steps: np.ndarray, spec: ClipSpec) -> np.ndarray:
+    """(k, length, ...): half-overlapping windows over steps or their features (n, ...), n >= 1.
+
+    Fewer than `spec.length` steps are padded by repeating the last one; the last window always ends with the last step.
+    """
+    length = spec.length
+    if len(steps) <= length:
+        return steps[sample_indices(len(steps), length)][None]
+    starts = np.linspace(0, len(steps) - length, 1 + int(np.ceil((len(steps) - length) / (length / 2))))
+    return np.stack([steps[start : start + length] for start in starts.round().astype(int)])

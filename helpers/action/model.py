@@ -1,0 +1,122 @@
+"""MobileNetV2 per time step and an LSTM, in functional Keras 3."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+from keras import layers, regularizers
+
+from helpers.errors import DataError
+
+TUNED_FROM = (
+    "block_3_expand"  # MobileNetV2's layers from here on are fine-tuned, those before it stay as ImageNet left them
+)
+
+
+BACKBONE_SIDE = 224  # the input side that Keras's published MobileNetV2 weights were trained at
+
+
+def build_backbone(size: int, weights: str | None = "imagenet") -> keras.Model:
+    """MobileNetV2 (Sandler et al., 2018) without its classifier: float32 (size, size, 3) in [-1, 1] to (1280,).
+
+    weights: "imagenet" needs Keras's weight file, downloaded once or found below KERAS_HOME. Without either, raises
+    DataError. None starts from random weights (the smoke profile, which must work offline).
+    """
+    model = keras.applications.MobileNetV2((size, size, 3), include_top=False, pooling="avg", weights=None)
+    if weights == "imagenet":
+        try:  # the file for 224 pixels fits every side: the network is fully convolutional
+            source = keras.applications.MobileNetV2(
+                (BACKBONE_SIDE, BACKBONE_SIDE, 3), include_top=False, pooling="avg", weights="imagenet"
+            )
+        except Exception as error:
+            raise DataError(
+                "MobileNetV2's ImageNet weights could not be downloaded and are not in KERAS_HOME "
+                f"({os.environ.get('KERAS_HOME', '~/.keras')}); "
+                f"put the file into its models/ folder ({error})"
+            ) from error
+        model.set_weights(source.get_weights())
+    return model
+
+
+def build_action_head(
+    classes: int,
+    length: int,
+    features: int = 1280,
+    units: int = 128,
+    dropout: float = 0.5,
+    l2: float = 1e-4,
+    pooled: bool = False,
+) -> keras.Model:
+    """LSTM over the features of a clip: float32 (length, features) to float32 (classes,) softmax.
+
+    The LSTM's states are averaged over time: an action may end before the window does.
+    pooled: a linear layer on mean and maximum of each feature over the clip, standardised, adds its vote to the LSTM's.
+    It has ten times the l2: for a set of a few dozen clips, where the LSTM alone learns them by heart.
+    """
+    penalty = regularizers.L2(l2) if l2 else None
+    inputs = keras.Input((length, features), name="features")
+    norm = _standardise("feature_norm") if pooled else layers.LayerNormalization(name="feature_norm")
+    steps = norm(inputs)
+    x = layers.Dropout(dropout, name="feature_dropout")(steps)
+    x = layers.LSTM(units, return_sequences=True, kernel_regularizer=penalty, name="lstm")(x)
+    x = layers.GlobalAveragePooling1D(name="average")(x)
+    x = layers.Dropout(dropout, name="dropout")(x)
+    if not pooled:
+        return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="action")(x), name="action_head")
+    whole = layers.Concatenate(name="mean_max")(
+        [
+            layers.GlobalAveragePooling1D(name="feature_mean")(steps),
+            layers.GlobalMaxPooling1D(name="feature_max")(steps),
+        ]
+    )
+    whole = layers.Dropout(dropout, name="pooled_dropout")(_standardise("pooled_norm")(whole))
+    votes = layers.Dense(
+        classes,
+        kernel_initializer="zeros",
+        name="pooled_votes",
+        kernel_regularizer=regularizers.L2(10 * l2) if l2 else None,
+    )(whole)
+    x = layers.Add(name="votes")([layers.Dense(classes, name="lstm_votes")(x), votes])
+    return keras.Model(inputs, layers.Activation("softmax", name="action")(x), name="action_head")
+
+
+def _standardise(name: str) -> layers.Layer:
+    """Mean 0 and variance 1 of every feature over the training clips."""
+    return layers.BatchNormalization(momentum=0.9, center=False, scale=False, name=name)
+
+
+def join_action_model(backbone: keras.Model, head: keras.Model) -> keras.Model:
+    """The whole network: float32 (length, size, size, 3) clip to (classes,), MobileNetV2 in TimeDistributed + LSTM."""
+    length = head.input_shape[1]
+    inputs = keras.Input((length, *backbone.input_shape[1:]), name="clip")
+    features = layers.TimeDistributed(backbone, name="frame_features")(inputs)
+    return keras.Model(inputs, head(features), name="action_model")
+
+
+def split_action_model(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """(backbone, head) of a joined model: what the live system runs, once per frame and once per window."""
+    return model.get_layer("frame_features").layer, model.get_layer("action_head")
+
+
+def freeze_before(backbone: keras.Model, name: str) -> None:
+    """Make the layers from `name` on trainable and no other, and no batch normalisation at all.
+
+    It keeps its statistics and scales: batches of a few similar frames would spoil them.
+    """
+    reached = False
+    for layer in backbone.layers:
+        reached = reached or layer.name == name
+        layer.trainable = reached and not isinstance(layer, layers.BatchNormalization)
+    if not reached:
+        raise ValueError(f"{backbone.name} has no layer {name!r}")
+
+
+def join_for_training(backbone: keras.Model, head: keras.Model) -> keras.Model:
+    """The function of `join_action_model`, with all steps of all clips in one batch: several times as fast to train."""
+    length, picture = head.input_shape[1], backbone.input_shape[1:]
+    inputs = keras.Input((length, *picture), name="clip")
+    features = backbone(keras.ops.reshape(inputs, (-1, *picture)))
+    return keras.Model(
+        inputs, head(keras.ops.reshape(features, (-1, length, features.shape[-1]))), name="clip_training"
+    )

@@ -1,0 +1,1 @@
+"""Data in: where data sets lie, how folders and zips become labelled samples, and honest splits."""

@@ -1,0 +1,1 @@
+"""Facial emotion: faces, the network, its training and the deployed classifier."""

@@ -1,0 +1,1 @@
+"""Metrics, figures, and the command line that scores the deployed models."""

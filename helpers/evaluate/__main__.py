@@ -1,0 +1,74 @@
+"""The command line that scores the deployed models on folders of files.
+
+python -m helpers.evaluate action  FOLDER_OR_ZIP [--model DIR] [--csv OUT.csv]
+python -m helpers.evaluate emotion FOLDER_OR_ZIP [--model DIR] [--csv OUT.csv] [--detect]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers.action.classifier import DEFAULT_ACTION
+from helpers.emotion.classifier import DEFAULT_EMOTION
+from helpers.errors import DataError
+from helpers.evaluate.metrics import Predictions, format_table, metrics_line, summarise
+from helpers.evaluate.predict import evaluate_action, evaluate_emotion
+
+
+def write_csv(path: Path | str, predictions: Predictions) -> None:
+    """One row per file: `file,label,predicted,confidence` and a column `p_<class>` per class."""
+    columns = [f"p_{name}" for name in predictions.classes]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "predicted", "confidence", *columns])
+        names = zip(predictions.files, predictions.labels, predictions.predicted, strict=True)
+        for name, row in zip(names, predictions.probabilities, strict=True):
+            writer.writerow([*name, f"{row.max():.6f}", *(f"{value:.6f}" for value in row)])
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.evaluate", description="Score a model on class folders of files."
+    )
+    tasks = parser.add_subparsers(dest="task", required=True)
+    action = tasks.add_parser("action", help="score the action model on videos")
+    emotion = tasks.add_parser("emotion", help="score the emotion model on images of faces")
+    for command, default in ((action, DEFAULT_ACTION), (emotion, DEFAULT_EMOTION)):
+        command.add_argument("source", metavar="FOLDER_OR_ZIP", help="class folders, or zips of them")
+        command.add_argument("--model", metavar="DIR", default=default, help="default: %(default)s")
+        command.add_argument("--csv", metavar="OUT.csv", help="write a row per file here")
+    emotion.add_argument("--detect", action="store_true", help="find and align the face in a full photo first")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 when model or source cannot be used."""
+    options = _parse(arguments)
+    try:
+        # Said before the work, which may take an hour.
+        if options.csv and not Path(options.csv).absolute().parent.is_dir():
+            raise DataError(f"{options.csv}: its folder does not exist; create it first")
+        if options.task == "action":
+            predictions, skipped = evaluate_action(options.source, options.model)
+        else:
+            predictions, skipped = evaluate_emotion(options.source, options.model, options.detect)
+        for item in skipped:
+            reason = item.reason.removeprefix(f"{item.path}: ")
+            print(f"skipped {item.path}: {reason}", file=sys.stderr)
+        metrics = summarise(predictions, len(skipped))
+        print(metrics_line(metrics))
+        print(format_table(metrics, max_rows=len(metrics.per_class)))
+        if options.csv:
+            write_csv(options.csv, predictions)
+    except (DataError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Figures of predictions, histories and images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from helpers.evaluate.metrics import (
+    Predictions,
+    confusion_counts,
+    expected_calibration_error,
+    rejection_curve,
+    reliability_bins,
+)
+
+_DPI = 80  # an 8-inch figure is 640 pixels wide: readable in a notebook, a few tens of kB
+_COUNTS_UP_TO = 12  # classes; with more the numbers in the cells of a confusion matrix overlap
+_NAMES_UP_TO = 40  # class names along an axis; with more only every second, third, ... is written
+
+
+def _new_figure(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 4), **options
+) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(rows, columns, figsize=size, dpi=_DPI, layout="constrained", squeeze=False, **options)
+    plt.close(figure)
+    return figure, axes
+
+
+def plot_confusion(predictions: Predictions, ax: Axes | None = None) -> Figure:
+    """Confusion matrix: share of each true class (colour, first number) and count (second number).
+
+    A class without a file keeps an empty row. With many classes the numbers are left out, with
+    very many also some of the names.
+    """
+    counts = confusion_counts(predictions)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    if ax is None:
+        side = 3.2 + 0.5 * min(len(counts), 12)
+        ax = _new_figure(size=(side + 0.6, side))[1][0, 0]
+    notes = np.array(
+        [f"{share:.2f}\n{count}" if count else "" for share, count in zip(shares.flat, counts.flat, strict=True)]
+    )
+    sns.heatmap(
+        shares,
+        ax=ax,
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        square=True,
+        fmt="",
+        annot_kws={"size": 8},
+        annot=notes.reshape(counts.shape) if len(counts) <= _COUNTS_UP_TO else None,
+        xticklabels=False,
+        yticklabels=False,
+        cbar_kws={"label": "share of the true class", "shrink": 0.8},
+    )
+    named = np.arange(0, len(counts), -(-len(counts) // _NAMES_UP_TO))
+    names = [predictions.classes[number] for number in named]
+    size = 10 if len(counts) <= _COUNTS_UP_TO else 8
+    ax.set_xticks(named + 0.5, names, rotation=90, fontsize=size)
+    ax.set_yticks(named + 0.5, names, rotation=0, fontsize=size)
+    ax.set(
+        xlabel="predicted",
+        ylabel="true",
+        title=f"accuracy {np.mean(predictions.correct):.3f}, n = {len(predictions.files)}",
+    )
+    return ax.figure
+
+
+def plot_histories(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Loss and accuracy by epoch of several runs: {name: Keras `History.history`}.
+
+    Validation solid, training dashed; one colour of seaborn's colour-blind palette per run.
+    """
+    figure, axes = _new_figure(1, 2, size=(10, 3.8))
+    colours = sns.color_palette("colorblind", len(histories))
+    for ax, key in zip(axes[0], ("loss", "accuracy"), strict=True):
+        for colour, history in zip(colours, histories.values(), strict=True):
+            epochs = np.arange(1, len(history[key]) + 1)
+            ax.plot(epochs, history[key], color=colour, linestyle="--", linewidth=1)
+            if f"val_{key}" in history:
+                ax.plot(epochs, history[f"val_{key}"], color=colour, linewidth=2)
+        ax.set(xlabel="epoch", ylabel=key)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
+    handles = [
+        Line2D([], [], color=colour, linewidth=2, label=name) for colour, name in zip(colours, histories, strict=True)
+    ]
+    handles += [
+        Line2D([], [], color="gray", linewidth=2, label="validation"),
+        Line2D([], [], color="gray", linestyle="--", linewidth=1, label="training"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
+    return figure
+
+
+def plot_precision_recall(
+    predictions: Predictions, no_action_confidence: Sequence[float] = (), threshold: float | None = None
+) -> Figure:
+    """Precision and recall against the confidence threshold below which no answer is shown.
+
+    See `rejection_curve` for both terms; `threshold` in [0, 1] marks the chosen one.
+    """
+    thresholds, precision, recall = rejection_curve(predictions, no_action_confidence)
+    precision_colour, recall_colour = sns.color_palette("colorblind", 2)
+    figure, axes = _new_figure(size=(6.5, 4))
+    ax = axes[0, 0]
+    ax.plot(thresholds, precision, color=precision_colour, label="precision: right among the shown")
+    ax.plot(thresholds, recall, color=recall_colour, linestyle="--", label="recall: shown and right among all")
+    if threshold is not None:
+        ax.axvline(threshold, color="gray", linestyle=":", label=f"threshold {threshold:.2f}")
+    ax.set(xlabel="confidence threshold", ylabel="share", xlim=(0, 1), ylim=(0, 1.02))
+    ax.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=1, frameon=False)
+    return figure
+
+
+def plot_reliability(predictions: Predictions, bins: int = 15) -> Figure:
+    """Accuracy against confidence, the number of files per bin below it; the diagonal is ideal."""
+    counts, mean_confidence, accuracy = reliability_bins(predictions.probabilities, predictions.targets, bins)
+    error = expected_calibration_error(predictions.probabilities, predictions.targets, bins)
+    used = counts > 0
+    figure, (top, bottom) = _new_figure(2, 1, size=(5.5, 5), sharex=True, height_ratios=[3, 1])
+    top[0].plot([0, 1], [0, 1], color="gray", linestyle=":", label="calibrated")
+    top[0].plot(mean_confidence[used], accuracy[used], marker="o", label="this model")
+    top[0].set(ylabel="accuracy", ylim=(0, 1.02), title=f"expected calibration error {error:.3f}")
+    top[0].legend(loc="upper left", frameon=False)
+    bottom[0].bar((np.arange(bins) + 0.5) / bins, counts, width=0.9 / bins)
+    bottom[0].set(xlabel="confidence", ylabel="files", xlim=(0, 1))
+    return figure
+
+
+def _displayable(image: np.ndarray) -> np.ndarray:
+    """uint8 BGR or gray, or float in [-1, 1] (RGB, motion or gray), to uint8 RGB or gray (H, W)."""
+    if image.dtype == np.uint8:
+        return image[..., ::-1] if image.ndim == 3 else image
+    return np.clip((np.squeeze(image) + 1) * 127.5, 0, 255).astype(np.uint8)
+
+
+def plot_clip_strip(frames: np.ndarray, title: str, count: int = 8) -> Figure:
+    """`count` frames of one clip, evenly spaced, side by side with their numbers.
+
+    frames: (n, H, W, 3), uint8 BGR as read, or the time steps that the model sees, in [-1, 1].
+    """
+    chosen = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
+    titles = [f"frame {number}" for number in chosen]
+    columns = max(len(chosen), 4)  # a short clip, too, leaves room for the title
+    figure = plot_image_grid(frames[chosen], titles, columns)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> Figure:
+    """Images in rows of `columns`, a title (may hold line breaks) above each.
+
+    images: uint8 (H, W) gray or (H, W, 3) BGR as read, or a model's input in [-1, 1], (H, W, 1)
+    or (H, W, 3) RGB; sizes may differ.
+    """
+    rows = -(-len(images) // columns)
+    title_lines = max(title.count("\n") + 1 for title in titles)
+    height = rows * (1.5 + 0.17 * title_lines)
+    figure, axes = _new_figure(rows, columns, size=(1.5 * columns, height))
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        ax.imshow(_displayable(image), cmap="gray", vmin=0, vmax=255)
+        ax.set_title(title, fontsize=8)
+    return figure

@@ -1,0 +1,83 @@
+"""The command line of the live system.
+
+python -m helpers.live --source demo --output out.mp4 --csv out.csv --headless
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from helpers.errors import DataError
+from helpers.live.pipeline import Pipeline
+from helpers.live.run import has_window, run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Its exit code, with a message on stderr where it is not 0:
+
+    0 done; 1 a camera, stream or cut-off file ended before its time, what came before is written; 2 input or output
+    that cannot be used; 130 ended by Ctrl-C or `kill`, what came before is written.
+    """
+    options = _parser().parse_args(argv)
+    show = not options.headless
+    if show and not has_window():
+        show = False
+        print(
+            "No window can be opened here (headless OpenCV or no screen): running without.",
+            file=sys.stderr,
+        )
+    try:
+        pipeline = Pipeline.load(options.action_model, options.emotion_model)
+        summary = run(
+            options.source,
+            pipeline,
+            options.output,
+            options.csv,
+            options.max_frames,
+            show,
+            progress=True,
+        )
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Ended before the first picture.", file=sys.stderr)
+        return 130
+    print(summary)
+    if summary.broken:
+        print(f"error: {summary.broken}", file=sys.stderr)
+        return 1
+    return 130 if summary.interrupted else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.live", description="Actions and facial emotions in a video."
+    )
+    parser.add_argument(
+        "--source",
+        default="demo",
+        help="webcam number, video file, folder of images, address, or demo",
+    )
+    parser.add_argument("--output", type=Path, metavar="OUT.mp4", help="annotated video")
+    parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="timeline, a row per frame and face")
+    parser.add_argument("--headless", action="store_true", help="no window (in a window, q ends)")
+    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument("--action-model", type=Path, metavar="DIR", help="folder of an action model")
+    parser.add_argument("--emotion-model", type=Path, metavar="DIR", help="folder or file of an emotion model")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does: files are finished
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""What the live system says about a frame and its faces, and its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels
+UNSURE = "–"  # shown instead of an action when the window is not full or none is likely enough
+
+
+@dataclass(frozen=True, eq=False)
+class FaceResult:
+    """One face of one frame.
+
+    face_id: the same for as long as the face stays in view, never used again. box: (x, y, width,
+    height) in pixels, may reach outside. landmarks: float32 (68, 2) pixels. emotion: label, or "–"
+    without an emotion model. confidence and probabilities (C,): smoothed over time, 0..1.
+    """
+
+    face_id: int
+    box: tuple[int, int, int, int]
+    landmarks: np.ndarray
+    emotion: str
+    confidence: float
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """Everything known after one frame.
+
+    action: label, or "–" when the window is not full or no action is likely enough.
+    action_confidence: of that label, of the likeliest one for "–". action_probabilities: (C,)
+        smoothed, empty until the window is full.
+    latency_ms: from the arrival of the decoded frame to this result: what it waited for the
+        pipeline and for the models, and all stages. stage_ms: milliseconds by stage, only the
+        stages that ran.
+    """
+
+    frame_index: int
+    time_s: float
+    action: str
+    action_confidence: float
+    action_probabilities: np.ndarray
+    faces: tuple[FaceResult, ...]
+    latency_ms: float
+    stage_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """The knobs of the live answer.
+
+    threshold: an action below this smoothed probability is not shown; None takes the model's own.
+    hysteresis: a shown label leaves only when it falls so far below the threshold or another leads
+        by so much.
+    smoothing_s: time constant of the exponential smoothing of all probabilities, in seconds; 0
+        turns it off.
+    detect_every_s: time between two looks for faces in the whole picture: a new face is found
+        within it.
+    look_every_s: time between two quick looks: round every face in view, and for large faces in
+        the whole picture at half its size while there is no face or one was not seen.
+    patience_s: how long a face that the detector no longer sees is kept.
+    """
+
+    threshold: float | None = None
+    hysteresis: float = 0.1
+    smoothing_s: float = 0.4
+    detect_every_s: float = 1.0
+    look_every_s: float = 0.2
+    patience_s: float = 1.0
+
+    def __post_init__(self):
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be in 0..1, got {self.threshold}")
+        for name in ("hysteresis", "smoothing_s", "detect_every_s", "look_every_s", "patience_s"):
+            if not 0 <= getattr(self, name) <= 60:
+                raise ValueError(f"{name} must be in 0..60, got {getattr(self, name)}")

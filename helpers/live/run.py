@@ -1,0 +1,214 @@
+"""A source through the pipeline to its end: drawn, recorded, summarised."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from helpers.errors import OutputError, SourceError
+from helpers.live.overlay import Readout, draw_overlay
+from helpers.live.pipeline import Pipeline, StageTimes
+from helpers.live.recording import Recorder
+from helpers.live.results import FrameResult
+from helpers.live.sources import LatestFrames, Source, open_source
+
+
+@dataclass
+class Summary:
+    """What a run over one source came to; `line()` is one line that a machine can read.
+
+    frames; seconds: wall time; latencies_ms: of the last 20,000 frames, from the decoded frame's arrival to its
+        result; frames_with_face; media_s: seconds of video;
+    action_seconds, emotion_seconds: seconds by label; stage_ms: total milliseconds by stage;
+    skipped: images that could not be read; interrupted: ended by Ctrl-C or the notebook's stop
+    button; broken: how a camera, a stream or a film ended before its time, empty when it did not.
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    frames_with_face: int = 0
+    media_s: float = 0.0
+    latencies_ms: deque = field(default_factory=lambda: deque(maxlen=20_000), repr=False)
+    action_seconds: dict[str, float] = field(default_factory=dict)
+    emotion_seconds: dict[str, float] = field(default_factory=dict)
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    interrupted: bool = False
+    broken: str = ""
+
+    def add(self, result: FrameResult, stage_ms: dict[str, float]) -> None:
+        """Count one frame; stage_ms: the stages outside the pipeline (decode, draw, write)."""
+        duration = max(0.0, result.time_s - self.media_s)
+        self.frames += 1
+        self.frames_with_face += bool(result.faces)
+        self.media_s = max(self.media_s, result.time_s)
+        self.latencies_ms.append(result.latency_ms)
+        self.action_seconds[result.action] = self.action_seconds.get(result.action, 0.0) + duration
+        for face in result.faces:
+            self.emotion_seconds[face.emotion] = self.emotion_seconds.get(face.emotion, 0.0) + duration
+        for name, ms in (*result.stage_ms.items(), *stage_ms.items()):
+            self.stage_ms[name] = self.stage_ms.get(name, 0.0) + ms
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    @property
+    def latency_mean_ms(self) -> float:
+        return float(np.mean(self.latencies_ms)) if self.latencies_ms else 0.0
+
+    @property
+    def latency_p95_ms(self) -> float:
+        return float(np.percentile(self.latencies_ms, 95)) if self.latencies_ms else 0.0
+
+    @property
+    def face_share(self) -> float:
+        return self.frames_with_face / self.frames if self.frames else 0.0
+
+    def line(self) -> str:
+        text = (
+            f"frames={self.frames} seconds={self.seconds:.1f} fps={self.fps:.1f} "
+            f"latency_ms={self.latency_mean_ms:.1f} latency_p95_ms={self.latency_p95_ms:.1f} "
+            f"frames_with_face={self.face_share:.3f}"
+        )
+        return text + (f" skipped={self.skipped}" if self.skipped else "")
+
+    def __str__(self) -> str:
+        lines = [self.line()]
+        for title, seconds in (("action", self.action_seconds), ("emotion", self.emotion_seconds)):
+            shown = sorted(seconds.items(), key=lambda item: -item[1])
+            lines.append(f"{title}: " + (", ".join(f"{label} {s:.1f} s" for label, s in shown) or "none"))
+        return "\n".join(lines)
+
+
+def run(
+    source: str | int | Path,
+    pipeline: Pipeline,
+    output: Path | str | None = None,
+    csv_path: Path | str | None = None,
+    max_frames: int | None = None,
+    show: bool = False,
+    progress: bool = False,
+) -> Summary:
+    """Run the pipeline over a source to its end (or `max_frames`), as fast as it goes; the summary
+    of it.
+
+    output: annotated mp4. csv_path: timeline. show: a window, `q` ends it. progress: a bar on
+    stderr. Of a camera or stream the newest frame is taken, of a file every one. Ctrl-C, the
+    notebook's stop button and a camera that goes away end it early with the files finished and are
+    told in the summary. The source is always given back.
+    Raises SourceError, OutputError or another DataError in plain words.
+    """
+    _refuse_overwriting(source, output, csv_path)
+    summary, readout = Summary(), Readout()
+    pipeline.reset()
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        frames = stack.enter_context(open_source(source))
+        arriving = arriving_frames(frames, threading.Event(), stack)
+        recorder = stack.enter_context(Recorder(output, csv_path, frames.fps))
+        bar = stack.enter_context(_progress_bar(frames, max_frames)) if progress else None
+        window = stack.enter_context(_window(frames.name)) if show else None
+        try:
+            for frame, time_s, waited_ms, stages in _timed(arriving, frames.is_live, max_frames):
+                result = pipeline.step(frame, time_s, waited_ms)
+                shown, picture = readout.steady(result), None
+                if output or show:
+                    with stages("draw"):
+                        picture = draw_overlay(frame, shown, readout.fps)
+                with stages("write"):
+                    recorder.write(picture, result)
+                summary.add(result, stages.ms)
+                if bar is not None:
+                    bar.update()
+                if window and not window(picture):
+                    break
+            summary.broken = frames.shortfall
+        except KeyboardInterrupt:
+            summary.interrupted = True
+        except SourceError as error:
+            if not frames.is_live:
+                raise
+            summary.broken = str(error)
+        summary.skipped = len(frames.skipped)
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def _refuse_overwriting(source, output, csv_path) -> None:
+    taken = Path(str(source)).resolve()
+    for path in (output, csv_path):
+        if path and Path(path).resolve() == taken:
+            raise OutputError(f"{path}: is the source itself and would be overwritten. Choose another name.")
+    if output and csv_path and Path(output).resolve() == Path(csv_path).resolve():
+        raise OutputError(f"{output}: video and timeline need two different files.")
+
+
+def arriving_frames(
+    source: Source, stop: threading.Event, stack: ExitStack
+) -> Iterable[tuple[np.ndarray, float, float]]:
+    """(frame, time_s, arrival at `time.perf_counter()`): every frame of a film, the newest of a camera."""
+    if source.is_live:
+        return stack.enter_context(LatestFrames(source, stop))
+    return ((frame, time_s, time.perf_counter()) for frame, time_s in source)
+
+
+def _timed(
+    arriving: Iterable[tuple[np.ndarray, float, float]], is_live: bool, max_frames: int | None
+) -> Iterator[tuple[np.ndarray, float, float, StageTimes]]:
+    """(frame, time_s, milliseconds since it arrived, a fresh StageTimes that holds how long it took to come)."""
+    iterator, number = iter(arriving), 0
+    while max_frames is None or number < max_frames:
+        stages = StageTimes()
+        with stages("wait" if is_live else "decode"):
+            item = next(iterator, None)
+        if item is None:
+            return
+        frame, time_s, arrival = item
+        yield frame, time_s, (time.perf_counter() - arrival) * 1e3, stages
+        number += 1
+
+
+def _progress_bar(frames: Source, max_frames: int | None):
+    from tqdm import tqdm
+
+    total = min((n for n in (frames.count, max_frames) if n is not None), default=None)
+    return tqdm(total=total, unit="frame", desc=frames.name)
+
+
+def has_window() -> bool:
+    """Whether this OpenCV and this computer can open a window. A process of its own tries it: where there is no
+    screen, the window library ends the process that asks.
+    """
+    probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
+    try:
+        return subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@contextmanager
+def _window(title: str):
+    """A function that shows a picture and is false once `q` was pressed or the window was
+    closed.
+    """
+
+    def show(picture: np.ndarray) -> bool:
+        cv2.imshow(title, picture)
+        key = cv2.waitKey(1) & 0xFF
+        return key != ord("q") and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
+
+    try:
+        yield show
+    finally:
+        cv2.destroyAllWindows()
