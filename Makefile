@@ -5,11 +5,12 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 export PYTHONPATH := $(CURDIR)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-.PHONY: demo test lab notebooks retrain benchmark help
+.PHONY: demo test lint lab notebooks retrain benchmark help
 
 help:
 	@echo "make demo       the live system over the demo clip -> out/demo.mp4, out/demo.csv and a summary"
 	@echo "make test       all tests and all notebooks (pytest --nbval)"
+	@echo "make lint       formatter and linter (ruff), as configured in pyproject.toml"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook and save its outputs"
 	@echo "make benchmark  how fast the live system is here, against the usual loop (a minute on an idle machine)"
@@ -30,6 +31,10 @@ demo: $(VENV)/.ready
 # Two processes; a notebook's cells, and the tests of a module, stay together and in order.
 test: $(VENV)/.ready
 	$(PY) -m pytest --nbval -n 2 --dist loadfile notebooks tests
+
+lint: $(VENV)/.ready
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
 
 lab: $(VENV)/.ready
 	$(PY) -m jupyterlab --notebook-dir=.
