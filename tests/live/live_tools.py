@@ -45,6 +45,14 @@ def write_video(path: Path, frames, fps=25, codec="mp4v") -> Path:
     return path
 
 
+def scene(portrait: np.ndarray, *places: tuple[int, int]) -> np.ndarray:
+    """A 640x360 frame with the portrait at each (x, y)."""
+    frame = np.full((360, 640, 3), 90, np.uint8)
+    for x, y in places:
+        frame[y : y + 240, x : x + 240] = portrait
+    return frame
+
+
 def noise(count: int, shape=(120, 160)) -> list[np.ndarray]:
     """Pictures that no codec makes small, uint8 BGR."""
     rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from comm.base_comm import BaseComm
 from live_tools import count_frames, ip_camera, wait_for
-from test_widgets import Kernel
+from test_panel import Kernel
 
 from helpers.errors import SourceError
 from helpers.live import browser, pipeline
