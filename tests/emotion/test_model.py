@@ -1,11 +1,6 @@
-"""helpers.models: the two networks, and that their parts give what the whole gives. MobileNetV2 at 32 pixels."""
+"""helpers.emotion.model: the networks, the loss and mixup, by hand and against what they stand for."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-import time
 
 import cv2
 import dlib
@@ -13,44 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from helpers.action import model as action_model
 from helpers.emotion import model as emotion_model
 from helpers.emotion.faces import recognition_model
-
-LENGTH, CLASSES, SIDE = 3, 4, 32
-
-
-@pytest.fixture(scope="module")
-def clip() -> np.ndarray:
-    """float32 (2, length, side, side, 3) in [-1, 1], every step of another brightness and contrast."""
-    rng = np.random.default_rng(2)
-    middle, contrast = rng.uniform(-0.6, 0.6, (2, LENGTH, 1, 1, 3)), rng.uniform(0.1, 0.4, (2, LENGTH, 1, 1, 1))
-    return (middle + contrast * rng.uniform(-1, 1, (2, LENGTH, SIDE, SIDE, 3))).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def backbone(clip) -> keras.Model:
-    """MobileNetV2 whose batch normalisation has these pictures' statistics: untrained, yet its features differ."""
-    keras.utils.set_random_seed(0)
-    model = action_model.build_backbone(SIDE, weights=None)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    model(clip.reshape(-1, SIDE, SIDE, 3), training=True)
-    return model
-
-
-@pytest.fixture(scope="module")
-def head() -> keras.Model:
-    keras.utils.set_random_seed(1)
-    return action_model.build_action_head(CLASSES, LENGTH, units=8)
 
 
 def answer(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
     return model(inputs, training=False).numpy()
-
-
-# --------------------------------------------------------------------------------------------------- Mini-Xception
 
 
 @pytest.mark.parametrize(
@@ -165,7 +128,7 @@ def test_a_face_resnet_starts_as_dlibs_recognition_network():
 
 
 def test_calibration_changes_nothing_but_what_normalisation_learns_from(faces):
-    """The same answers; and in training, which normalises by the batch, nearly the same, where it was far off before."""
+    """The same answers; and in training, which normalises by the batch, nearly the same; before it was far off."""
     model = emotion_model.build_face_resnet(7, 24, dropout=0.0)
     images = np.stack([cv2.GaussianBlur(face, (0, 0), 2) for face in faces[0]])[..., None] * 3
     before, weights = answer(model, images), model.get_weights()
@@ -187,118 +150,40 @@ def test_ingredients_are_in_the_network():
     assert emotion_model.build_mini_xception(7, stem=4, widths=(8,), l2=0).losses == []
 
 
-# --------------------------------------------------------------------------------------------------- action
+def test_mixup_mixes_images_and_targets_alike():
+    """Images that show their own target: what happened to one must have happened to the other."""
+    targets = np.eye(8, dtype=np.float32)
+    images = targets.reshape(8, 2, 4, 1)
+    mixed, mixed_targets = emotion_model.mixup(images, targets, 0.4, np.random.default_rng(0))
+    np.testing.assert_allclose(mixed.reshape(8, 8), mixed_targets, atol=1e-6)
+    np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
+    assert (mixed_targets.argmax(axis=1) == np.arange(8)).all(), "a sample stays mostly itself"
+    assert np.diag(mixed_targets).min() >= 0.5 and (np.diag(mixed_targets) < 0.999).any()
+    assert mixed.dtype == mixed_targets.dtype == np.float32
 
 
-def test_the_backbone_is_mobilenet_v2(backbone):
-    assert backbone.count_params() == 2_257_984  # Keras's documentation, include_top=False
-    assert backbone.input_shape == (None, SIDE, SIDE, 3) and backbone.output_shape == (None, 1280)
+def test_mixup_repeats_with_its_seed_and_can_be_off():
+    images, targets = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32), np.eye(6, dtype=np.float32)
+    one, two = (emotion_model.mixup(images, targets, 0.2, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(one[0], two[0])
+    same, same_targets = emotion_model.mixup(images, targets, 0.0, np.random.default_rng(3))
+    assert same is images and same_targets is targets
 
 
-def test_the_whole_network_is_the_head_of_each_steps_features(backbone, head, clip):
-    """What lets the live system encode a frame once and keep its features in a ring."""
-    model = action_model.join_action_model(backbone, head)
-    assert model.input_shape == (None, LENGTH, SIDE, SIDE, 3) and model.output_shape == (None, CLASSES)
-    steps = [answer(backbone, clip[:, step]) for step in range(LENGTH)]
-    whole, parts = answer(model, clip), answer(head, np.stack(steps, axis=1))
-    np.testing.assert_allclose(whole, parts, atol=1e-5)
-    np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-5)
-    assert np.abs(whole[0] - whole[1]).max() > 1e-3, "different clips, different answers"
-
-
-def test_a_joined_model_gives_its_own_parts_back(backbone, head):
-    back, front = action_model.split_action_model(action_model.join_action_model(backbone, head))
-    assert back is backbone and front is head
-
-
-def test_the_order_of_steps_matters(head):
-    features = np.random.default_rng(0).normal(size=(1, LENGTH, 1280)).astype(np.float32)
-    assert np.abs(answer(head, features) - answer(head, features[:, ::-1])).max() > 1e-4
-
-
-def test_dropout_acts_in_training_only(head):
-    features = np.random.default_rng(0).normal(size=(1, LENGTH, 1280)).astype(np.float32)
-    np.testing.assert_array_equal(answer(head, features), answer(head, features))
-    assert np.abs(head(features, training=True).numpy() - answer(head, features)).max() > 1e-4
-
-
-def test_what_fine_tuning_may_change(backbone):
-    """All that carries weights from the named layer on, but batch normalisation; nothing in front of it."""
-    names = [layer.name for layer in backbone.layers]
-    for name in (action_model.TUNED_FROM, "block_15_expand"):
-        action_model.freeze_before(backbone, name)
-        allowed = {layer.name for layer in backbone.layers if layer.trainable_weights}
-        rest = backbone.layers[names.index(name) :]
-        convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-        kernels = {layer.name for layer in rest if isinstance(layer, convolutions)}
-        assert allowed == kernels and name in kernels and "Conv_1" in kernels
-        norms = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        assert len(norms) > 40 and not any(layer.trainable for layer in norms)
-    assert len(kernels) == 2 * 3 + 1, "three convolutions in blocks 15 and 16, and the last one"
-
-
-def test_freezing_before_an_unknown_layer_is_refused(backbone):
-    with pytest.raises(ValueError, match="block_99"):
-        action_model.freeze_before(backbone, "block_99")
-
-
-def test_a_pooled_head_adds_what_mean_and_maximum_vote_for():
-    """With an LSTM that votes for nothing what is left is a linear layer on the standardised mean and maximum."""
-    head, rng = action_model.build_action_head(3, 4, features=5, units=2, pooled=True), np.random.default_rng(0)
-    kernel = rng.normal(size=(10, 3)).astype(np.float32)
-    head.get_layer("pooled_votes").set_weights([kernel, np.zeros(3, np.float32)])
-    head.get_layer("lstm_votes").set_weights([np.zeros((2, 3), np.float32), np.float32([0, 0, 1])])
-    head.get_layer("feature_norm").set_weights(
-        [np.full(5, 2, np.float32), np.full(5, 4, np.float32)]
-    )  # mean 2, deviation 2
-    clips = rng.normal(size=(6, 4, 5)).astype(np.float32)
-    steps = (clips - 2) / np.sqrt(4 + 1e-3)
-    votes = np.concatenate([steps.mean(axis=1), steps.max(axis=1)], axis=1) / np.sqrt(1 + 1e-3) @ kernel + [0, 0, 1]
-    expected = np.exp(votes) / np.exp(votes).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(answer(head, clips), expected, atol=1e-5)
-
-
-def test_what_is_trained_is_the_whole_network(backbone, head, clip):
-    """All steps of all clips in one batch give the numbers of step after step."""
-    fast, whole = action_model.join_for_training(backbone, head), action_model.join_action_model(backbone, head)
-    assert fast.input_shape == whole.input_shape and fast.output_shape == whole.output_shape
-    np.testing.assert_allclose(answer(fast, clip), answer(whole, clip), atol=1e-4)
-
-
-def test_tuning_changes_the_later_kernels_and_nothing_else(backbone, clip):
-    """What is frozen and the normalisation's statistics stay bit for bit; the whole network follows."""
-    keras.utils.set_random_seed(3)
-    head = action_model.build_action_head(CLASSES, LENGTH, units=4)
-    action_model.freeze_before(backbone, "block_15_expand")
-    model, whole = action_model.join_for_training(backbone, head), action_model.join_action_model(backbone, head)
-    before = {layer.name: layer.get_weights() for layer in backbone.layers}
-    model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", run_eagerly=True)  # one batch: no tracing
-    model.fit(clip, np.eye(CLASSES, dtype=np.float32)[[0, 1]], verbose=0)
-    changed = {
-        layer.name
-        for layer in backbone.layers
-        if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
-    }
-    assert changed == {layer.name for layer in backbone.layers if layer.trainable_weights}
-    np.testing.assert_allclose(answer(model, clip), answer(whole, clip), atol=1e-5)
-
-
-def test_missing_weights_offline_say_what_to_do_and_do_not_hang(tmp_path):
-    """An empty KERAS_HOME and no network: a proxy that refuses at once stands for both 'offline' and 'blocked'."""
-    code = (
-        "from helpers.errors import DataError\nfrom helpers.action import model as action_model\n"
-        "try:\n    action_model.build_backbone(32)\nexcept DataError as error:\n    print('told:', error)"
-    )
-    refused = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
-    start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        env={**os.environ, **refused, "no_proxy": "", "KERAS_HOME": str(tmp_path)},
-    )
-    assert done.stdout.count("told:") == 1, done.stderr[-2000:]
-    assert str(tmp_path) in done.stdout and "models/ folder" in done.stdout
-    assert "mobilenet_v2" in done.stdout, "names the file that is wanted"
-    assert time.monotonic() - start < 60
+@pytest.mark.parametrize(
+    "smoothing, gamma, reason",
+    [
+        (0.0, 0.0, "plain cross-entropy"),
+        (0.1, 0.0, "label smoothing alone"),
+        (0.0, 2.0, "focal factor alone"),
+        (0.1, 1.0, "both, as trained"),
+    ],
+)
+def test_the_emotion_loss_by_hand(smoothing, gamma, reason):
+    """sum over classes of smoothed target * (1 - p)^gamma * -log p, mean over samples."""
+    model = emotion_model.build_mini_xception(3, 16, 4, (4,))
+    emotion_model.compile_emotion(model, keras.optimizers.SGD(0.1), smoothing, gamma)
+    targets, p = np.eye(3, dtype=np.float32)[[0, 2]], np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]], np.float32)
+    smoothed = targets * (1 - smoothing) + smoothing / 3
+    expected = (smoothed * (1 - p) ** gamma * -np.log(p)).sum(axis=1).mean()
+    assert float(model.loss(targets, p)) == pytest.approx(expected, rel=1e-4), reason

@@ -1,4 +1,4 @@
-"""The committed notebooks keep the rules, the rules catch what they are for, and training really runs on the samples."""
+"""The committed notebooks keep the rules, the rules catch what they are for, and training runs on the samples."""
 
 from __future__ import annotations
 

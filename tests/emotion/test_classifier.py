@@ -1,0 +1,141 @@
+"""helpers.emotion.classifier: every format, foreign models, temperature, class prior."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from helpers import runtime
+from helpers.emotion import classifier as emotion_classifier
+from helpers.emotion import model as emotion_model
+from helpers.emotion.classifier import EmotionClassifier
+from helpers.emotion.faces import FaceSpec
+from helpers.errors import DataError
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+
+FACES = np.random.default_rng(0).normal(size=(5, 48, 48, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["emotion_model.keras", "emotion_model.h5", "emotion_model.tflite"])
+def test_every_emotion_file_gives_the_same_answer(saved_emotion, name):
+    reference = runtime.load_keras(saved_emotion / "emotion_model.keras")(FACES, training=False).numpy()
+    classifier = EmotionClassifier.load(saved_emotion / name)
+    out = classifier.predict(FACES)
+    np.testing.assert_allclose(out, reference, atol=1e-3)
+    np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-5)
+    assert out.dtype == np.float32 and classifier.labels == EMOTIONS and classifier.preprocessor.spec == FaceSpec()
+    assert classifier.predict(FACES[:0]).shape == (0, 7)
+
+
+def test_an_action_model_is_no_emotion_model(saved_action):
+    with pytest.raises(DataError, match=r"action_model\.keras: not a face model"):
+        EmotionClassifier.load(saved_action / "action_model.keras")
+
+
+def foreign_model(side: int | None, channels: int, classes: int = 7) -> keras.Model:
+    face = keras.Input((side, side, channels))
+    x = layers.GlobalAveragePooling2D()(layers.SeparableConv2D(8, 3, activation="relu")(face))
+    return keras.Model(face, layers.Dense(classes, activation="softmax")(x))
+
+
+@pytest.mark.parametrize(
+    "side, channels, size, reason",
+    [
+        (64, 1, 64, "the original Mini-Xception release"),
+        (48, 1, 48, "most others"),
+        (48, 3, 48, "a network made for colour gets the gray image three times"),
+        (None, 1, 48, "a network for any side gets FER-2013's own"),
+    ],
+)
+@pytest.mark.parametrize("old", [False, True], ids=["Keras 3", "Keras 2"])
+def test_a_foreign_fer_model_works_as_it_is(tmp_path, as_keras_2, side, channels, size, reason, old):
+    model, path = foreign_model(side, channels), tmp_path / "fer2013_model.hdf5"
+    model.save(tmp_path / "model.h5")
+    (tmp_path / "model.h5").rename(path)
+    if old:
+        as_keras_2(path)
+    for source in (path, tmp_path):
+        classifier = EmotionClassifier.load(source)
+        assert classifier.labels == emotion_classifier.FER_ORDER, reason
+        assert classifier.preprocessor.spec == FaceSpec(size=size, clahe=False, scaling="minus_one_to_one"), reason
+    crops = np.random.default_rng(0).integers(0, 256, (2, size, size), np.uint8)
+    expected = model(np.repeat(crops[..., None] / 127.5 - 1, channels, axis=-1).astype(np.float32)).numpy()
+    np.testing.assert_allclose(classifier.predict(classifier.preprocessor.normalise(crops)), expected, atol=1e-5)
+
+
+def test_a_foreign_model_with_other_classes_needs_labels(tmp_path):
+    foreign_model(48, 1, classes=5).save(tmp_path / "model.keras")
+    with pytest.raises(DataError, match=r"labels\.json: not found"):
+        EmotionClassifier.load(tmp_path)
+    runtime.save_labels(tmp_path, tuple("abcde"))
+    assert EmotionClassifier.load(tmp_path).labels == tuple("abcde")
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.7, 3.0])
+def test_temperature_changes_confidence_never_the_answer(copy_model, temperature):
+    plain = EmotionClassifier.load(copy_model("emotion")).predict(FACES)
+    config = {"face": FaceSpec().as_dict(), "temperature": temperature}
+    folder = copy_model("emotion")
+    (folder / "config.json").write_text(json.dumps(config))
+    scaled = EmotionClassifier.load(folder).predict(FACES)
+    np.testing.assert_array_equal(scaled.argmax(axis=1), plain.argmax(axis=1))
+    np.testing.assert_allclose(scaled.sum(axis=1), 1, atol=1e-5)
+    assert ((scaled.max(axis=1) < plain.max(axis=1)) == (temperature > 1)).all()
+    np.testing.assert_allclose(np.diff(np.log(scaled)), np.diff(np.log(plain)) / temperature, atol=1e-3)
+
+
+def test_another_mixture_weighs_the_answers_by_hand():
+    """Half and half where one class was three times as frequent: 0.6 : 0.4 becomes 0.2 : 0.4."""
+    answers = np.array([[0.6, 0.4], [0.75, 0.25]])
+    even = emotion_classifier.correct_prior(answers, 1 / np.array([0.75, 0.25]))
+    np.testing.assert_allclose(even, [[1 / 3, 2 / 3], [0.5, 0.5]])
+    np.testing.assert_allclose(emotion_classifier.correct_prior(even, np.array([0.75, 0.25])), answers)
+
+
+def test_a_classifier_with_frequencies_answers_for_an_even_mixture(copy_model):
+    """In whichever order config.json names the classes; calibrated first, then weighed."""
+    plain = EmotionClassifier.load(copy_model("emotion")).predict(FACES)
+    shares = dict(zip(EMOTIONS, (0.14, 0.02, 0.14, 0.25, 0.17, 0.17, 0.11), strict=True))
+    folder = copy_model("emotion")
+    settings = {
+        "face": FaceSpec().as_dict(),
+        "temperature": 0.5,
+        "frequencies": dict(sorted(shares.items(), reverse=True)),
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    even = EmotionClassifier.load(folder).predict(FACES)
+    expected = plain.astype(float) ** 2 / np.array(list(shares.values()))
+    np.testing.assert_allclose(even, expected / expected.sum(axis=1, keepdims=True), rtol=1e-3)
+    assert even.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        [0.1] * 7,
+        {"angry": 1.0},
+        dict.fromkeys(EMOTIONS, 0),
+        dict.fromkeys(EMOTIONS, "0.1"),
+        dict.fromkeys((*EMOTIONS, "bored"), 0.1),
+        dict.fromkeys(EMOTIONS, float("nan")),
+    ],
+)
+def test_frequencies_that_cannot_be_are_named(copy_model, shares):
+    folder = copy_model("emotion")
+    (folder / "config.json").write_text(json.dumps({"face": FaceSpec().as_dict(), "frequencies": shares}))
+    with pytest.raises(DataError, match=r"config\.json: frequencies must give each of .*surprise a share above 0"):
+        EmotionClassifier.load(folder)
+
+
+def test_the_saved_frequencies_come_back(tmp_path):
+    shares = dict(zip(EMOTIONS, (0.14, 0.02, 0.14, 0.25, 0.17, 0.17, 0.11), strict=True))
+    emotion_classifier.save_emotion(
+        tmp_path, emotion_model.build_mini_xception(7, 48, 4, (8,)), EMOTIONS, FaceSpec(), 0.9, shares
+    )
+    assert EmotionClassifier.load(tmp_path).frequencies == tuple(shares.values())

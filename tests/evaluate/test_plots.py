@@ -1,0 +1,110 @@
+"""helpers.evaluate.plots: figures inside their frame, images in their own colours."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from helpers.evaluate import plots
+from helpers.evaluate.metrics import Predictions
+
+
+def random_predictions(classes: tuple[str, ...], count: int, seed: int = 0) -> Predictions:
+    """Scores that are right about half of the time."""
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(len(classes), size=count)
+    scores = generator.normal(size=(count, len(classes)))
+    scores[np.arange(count), targets] += 1.5
+    rows = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    return Predictions([f"{number}.png" for number in range(count)], [classes[i] for i in targets], classes, rows)
+
+
+ROWS = [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.5, 0.4, 0.1], [0.9, 0.1, 0.0], [0.2, 0.7, 0.1]]
+FIVE = Predictions(tuple("12345"), ("bend",) * 3 + ("jump",) * 2, ("bend", "jump", "walk"), np.array(ROWS))
+HISTORIES = {
+    name: {
+        "loss": list(np.exp(-steps / pace)),
+        "val_loss": list(np.exp(-steps / pace) + 0.2),
+        "accuracy": list(1 - np.exp(-steps / pace)),
+        "val_accuracy": list(0.9 - np.exp(-steps / pace)),
+    }
+    for name, pace, steps in (
+        ("SGD", 9, np.arange(12)),
+        ("Adam", 5, np.arange(12)),
+        ("Adagrad", 20, np.arange(12)),
+        ("AdamW + cosine", 7, np.arange(8)),
+    )
+}
+EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+
+MANY = tuple(f"a_rather_long_action_name_{number}" for number in range(101))
+
+
+STRIP = np.zeros((40, 90, 120, 3), dtype=np.uint8)
+
+
+FACES = np.zeros((7, 48, 48), dtype=np.uint8)
+
+
+FIGURES = {
+    "confusion, 7 classes": lambda: plots.plot_confusion(random_predictions(EMOTIONS, 300)),
+    "confusion, a class without files": lambda: plots.plot_confusion(FIVE),
+    "confusion, 101 classes": lambda: plots.plot_confusion(random_predictions(MANY, 500)),
+    "histories": lambda: plots.plot_histories(HISTORIES),
+    "histories, one epoch": lambda: plots.plot_histories(
+        {"smoke": {"loss": [2.0], "val_loss": [2.1], "accuracy": [0.2], "val_accuracy": [0.1]}}
+    ),
+    "rejection": lambda: plots.plot_precision_recall(random_predictions(EMOTIONS, 300), [0.3, 0.4], threshold=0.6),
+    "reliability": lambda: plots.plot_reliability(random_predictions(EMOTIONS, 300)),
+    "clip strip": lambda: plots.plot_clip_strip(STRIP, "true wave_two_hands, predicted jumping_jack 0.93"),
+    "clip strip, one frame": lambda: plots.plot_clip_strip(STRIP[:1], "one frame"),
+    "model input": lambda: plots.plot_clip_strip(np.zeros((16, 96, 96, 3), np.float32), "motion input"),
+    "image grid, last row not full": lambda: plots.plot_image_grid(FACES, ["surprise\nas disgust 0.99"] * 7, 4),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_renders_quietly_with_everything_inside(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = FIGURES[name]()
+        file = io.BytesIO()
+        figure.savefig(file, format="png")
+    assert len(file.getvalue()) < 150_000
+    assert plt.get_fignums() == [], "an open pyplot figure would be shown a second time"
+    drawn = figure.get_tightbbox()  # in inches, everything that is drawn
+    width, height = figure.get_size_inches()
+    assert drawn.x0 >= -0.01 and drawn.y0 >= -0.01 and drawn.x1 <= width + 0.01 and drawn.y1 <= height + 0.01
+
+
+def test_confusion_can_share_a_figure():
+    figure, axes = plt.subplots(1, 2)
+    plt.close(figure)
+    assert plots.plot_confusion(FIVE, axes[0]) is figure
+    assert "accuracy 0.600, n = 5" in axes[0].get_title()
+
+
+BLUE = np.zeros((4, 4, 3), dtype=np.uint8)
+
+
+BLUE[..., 2] = 255  # in RGB
+
+
+SHOWN = [
+    (BLUE[..., ::-1], [0, 0, 255], "a frame as OpenCV reads it, BGR"),
+    (BLUE.astype(np.float32) / 127.5 - 1, [0, 0, 255], "a time step, RGB in [-1, 1]"),
+    (np.full((4, 4), 7, dtype=np.uint8), 7, "a gray crop"),
+    (np.zeros((4, 4, 1), dtype=np.float32), 127, "a face as the model sees it"),
+    (np.full((4, 4, 1), 3.0, dtype=np.float32), 255, "standardised faces reach beyond 1"),
+]
+
+
+@pytest.mark.parametrize("image, expected, reason", SHOWN, ids=[row[2] for row in SHOWN])
+def test_images_are_shown_in_their_own_colours(image, expected, reason):
+    shown = plots.plot_image_grid([image], [reason], 1).axes[0].images[0].get_array()
+    assert shown[0, 0].tolist() == expected
