@@ -34,7 +34,19 @@ BASELINE_FRAMES = 3  # frames that the usual loop does in its turn, spread over 
 
 
 # What the stages are booked under, in the order of the table.
-STAGES = ("decode", "clip step", "detect", "look", "landmarks", "align", "emotion", "encode", "lstm", "draw", "jpeg")
+STAGES = (
+    "decode",
+    "clip step",
+    "detect",
+    "redetect",
+    "landmarks",
+    "align",
+    "emotion",
+    "encode",
+    "lstm",
+    "draw",
+    "jpeg",
+)
 
 
 def our_frames(pipeline: Pipeline, frames: Iterator) -> Iterator[tuple[float, FrameResult, dict[str, float]]]:

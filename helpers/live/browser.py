@@ -54,9 +54,9 @@ GIVEN_UP = {
     "starting": "No page with this panel answered for {:.0f} s. Show the panel in the browser (run its cell again; if "
     "that does not help, reload the page), then press Start.",
     "asking": "Nobody answered the browser's question for {:.0f} s. Press Start again and choose Allow.",
-    "open": "The browser's camera gave no picture that can be read for {:.0f} s ({broken} were broken). Appearance whether "
+    "open": "The browser's camera gave no picture that can be read for {:.0f} s ({broken} were broken). Check whether "
     "it is covered or switched off, then press Start.",
-    "running": "The browser's camera stalled: no picture that can be read for {:.0f} s. Appearance whether the page is "
+    "running": "The browser's camera stalled: no picture that can be read for {:.0f} s. Check whether the page is "
     "open, the network is up and the camera on, then press Start.",
 }
 

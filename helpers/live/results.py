@@ -58,10 +58,9 @@ class LiveSettings:
         by so much.
     smoothing_s: time constant of the exponential smoothing of all probabilities, in seconds; 0
         turns it off.
-    detect_every_s: time between two looks for faces in the whole picture: a new face is found
-        within it.
-    look_every_s: time between two quick looks: round every face in view, and for large faces in
-        the whole picture at half its size while there is no face or one was not seen.
+    detect_every_s: time between two detections in the whole frame: a new face is found within it.
+    redetect_every_s: time between two detections near every face in view, and of large faces in the whole frame
+        while there is no face or one was not seen.
     patience_s: how long a face that the detector no longer sees is kept.
     """
 
@@ -69,12 +68,12 @@ class LiveSettings:
     hysteresis: float = 0.1
     smoothing_s: float = 0.4
     detect_every_s: float = 1.0
-    look_every_s: float = 0.2
+    redetect_every_s: float = 0.2
     patience_s: float = 1.0
 
     def __post_init__(self):
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must be in 0..1, got {self.threshold}")
-        for name in ("hysteresis", "smoothing_s", "detect_every_s", "look_every_s", "patience_s"):
+        for name in ("hysteresis", "smoothing_s", "detect_every_s", "redetect_every_s", "patience_s"):
             if not 0 <= getattr(self, name) <= 60:
                 raise ValueError(f"{name} must be in 0..60, got {getattr(self, name)}")

@@ -53,6 +53,22 @@ def scene(portrait: np.ndarray, *places: tuple[int, int]) -> np.ndarray:
     return frame
 
 
+def put(frame, head, x, y):
+    """The head, without its background, on the frame; (x, y) is the corner of the head."""
+    mask = cv2.ellipse(np.zeros((200, 200), np.float32), (100, 100), (70, 95), 0, 0, 360, 1.0, -1)
+    mask = cv2.GaussianBlur(mask, (0, 0), 3)[..., None]
+    part = frame[y : y + 200, x : x + 200]
+    part[:] = (mask * head + (1 - mask) * part).astype(np.uint8)
+
+
+def room(*heads):
+    """A 640x480 picture with (head, x, y), later ones in front."""
+    frame = np.full((480, 640, 3), 90, np.uint8)
+    for head, x, y in heads:
+        put(frame, head, x, y)
+    return frame
+
+
 def noise(count: int, shape=(120, 160)) -> list[np.ndarray]:
     """Pictures that no codec makes small, uint8 BGR."""
     rng = np.random.default_rng(0)

@@ -540,7 +540,10 @@ class KernelPage(Kernel):
     """Plays the page with a kernel's client: real messages, real buffers, in a subshell as JupyterLab sends them."""
 
     def prepare(self):
-        code = "import time, threading\nfrom helpers.live import browser, sources, pipeline, session as session_module, panel as panel_module\nfrom helpers.live.panel import LivePanel\n"
+        code = (
+            "import time, threading\nfrom helpers.live import pipeline, panel as panel_module\n"
+            "from helpers.live.panel import LivePanel\n"
+        )
         self.run(code + f"panel = LivePanel(pipeline.Pipeline(None, None, None)); panel.source.value = {BROWSER!r}")
         found = self.run("print(panel.camera.model_id, panel.start.model_id, panel.stop.model_id)")[0]
         self.camera, self.start, self.stop = re.findall(r"[0-9a-f]{32}", found)
