@@ -20,7 +20,7 @@ import pandas
 
 from helpers.data.paths import ARTIFACTS, REPOSITORY
 from helpers.errors import DataError
-from helpers.evaluate.metrics import Predictions
+from helpers.predictions import Predictions
 
 PROFILES = ("cached", "smoke", "full")
 WORK = REPOSITORY / ".cache" / "training"  # checkpoints of unfinished trainings

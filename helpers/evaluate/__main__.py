@@ -1,7 +1,12 @@
 """The command line that scores the deployed models on folders of files.
 
-python -m helpers.evaluate action  FOLDER_OR_ZIP [--model DIR] [--csv OUT.csv]
-python -m helpers.evaluate emotion FOLDER_OR_ZIP [--model DIR] [--csv OUT.csv] [--detect]
+python -m helpers.evaluate action  FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--reject]
+python -m helpers.evaluate emotion FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--detect]
+
+It prints `accuracy=0.712 macro_f1=0.655 n=1230 skipped=2` and a table: arg-max over all labels, no threshold. Clips in
+a class folder `none` are left out of both. With --reject a second line follows,
+`answered=0.78 right=0.91 false_alarms=0.06 negatives=132`: what the live system would have shown, with the model's own
+threshold.
 """
 
 from __future__ import annotations
@@ -15,8 +20,9 @@ from pathlib import Path
 from helpers.action.classifier import DEFAULT_ACTION
 from helpers.emotion.classifier import DEFAULT_EMOTION
 from helpers.errors import DataError
-from helpers.evaluate.metrics import Predictions, format_table, metrics_line, summarise
+from helpers.evaluate.metrics import format_table, metrics_line, summarise
 from helpers.evaluate.predict import evaluate_action, evaluate_emotion
+from helpers.predictions import Predictions
 
 
 def write_csv(path: Path | str, predictions: Predictions) -> None:
@@ -39,21 +45,24 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     emotion = tasks.add_parser("emotion", help="score the emotion model on images of faces")
     for command, default in ((action, DEFAULT_ACTION), (emotion, DEFAULT_EMOTION)):
         command.add_argument("source", metavar="FOLDER_OR_ZIP", help="class folders, or zips of them")
-        command.add_argument("--model", metavar="DIR", default=default, help="default: %(default)s")
+        command.add_argument("--model", metavar="DIR_OR_FILE", default=default, help="default: %(default)s")
         command.add_argument("--csv", metavar="OUT.csv", help="write a row per file here")
+    action.add_argument(
+        "--reject", action="store_true", help="also measure what the live system shows, and for clips in none/"
+    )
     emotion.add_argument("--detect", action="store_true", help="find and align the face in a full photo first")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 when model or source cannot be used."""
-    options = _parse(arguments)
+    options, rejection = _parse(arguments), None
     try:
         # Said before the work, which may take an hour.
         if options.csv and not Path(options.csv).absolute().parent.is_dir():
             raise DataError(f"{options.csv}: its folder does not exist; create it first")
         if options.task == "action":
-            predictions, skipped = evaluate_action(options.source, options.model)
+            predictions, rejection, skipped = evaluate_action(options.source, options.model, options.reject)
         else:
             predictions, skipped = evaluate_emotion(options.source, options.model, options.detect)
         for item in skipped:
@@ -61,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"skipped {item.path}: {reason}", file=sys.stderr)
         metrics = summarise(predictions, len(skipped))
         print(metrics_line(metrics))
-        print(format_table(metrics, max_rows=len(metrics.per_class)))
+        if rejection:
+            print(rejection.line())
+        print(format_table(metrics))
         if options.csv:
             write_csv(options.csv, predictions)
     except (DataError, OSError) as error:

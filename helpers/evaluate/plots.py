@@ -12,13 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from helpers.evaluate.metrics import (
-    Predictions,
-    confusion_counts,
-    expected_calibration_error,
-    rejection_curve,
-    reliability_bins,
-)
+from helpers.evaluate.metrics import confusion_counts
+from helpers.predictions import Predictions
 
 _DPI = 80  # an 8-inch figure is 640 pixels wide: readable in a notebook, a few tens of kB
 _COUNTS_UP_TO = 12  # classes; with more the numbers in the cells of a confusion matrix overlap
@@ -101,60 +96,11 @@ def plot_histories(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Fi
     return figure
 
 
-def plot_precision_recall(
-    predictions: Predictions, no_action_confidence: Sequence[float] = (), threshold: float | None = None
-) -> Figure:
-    """Precision and recall against the confidence threshold below which no answer is shown.
-
-    See `rejection_curve` for both terms; `threshold` in [0, 1] marks the chosen one.
-    """
-    thresholds, precision, recall = rejection_curve(predictions, no_action_confidence)
-    precision_colour, recall_colour = sns.color_palette("colorblind", 2)
-    figure, axes = _new_figure(size=(6.5, 4))
-    ax = axes[0, 0]
-    ax.plot(thresholds, precision, color=precision_colour, label="precision: right among the shown")
-    ax.plot(thresholds, recall, color=recall_colour, linestyle="--", label="recall: shown and right among all")
-    if threshold is not None:
-        ax.axvline(threshold, color="gray", linestyle=":", label=f"threshold {threshold:.2f}")
-    ax.set(xlabel="confidence threshold", ylabel="share", xlim=(0, 1), ylim=(0, 1.02))
-    ax.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=1, frameon=False)
-    return figure
-
-
-def plot_reliability(predictions: Predictions, bins: int = 15) -> Figure:
-    """Accuracy against confidence, the number of files per bin below it; the diagonal is ideal."""
-    counts, mean_confidence, accuracy = reliability_bins(predictions.probabilities, predictions.targets, bins)
-    error = expected_calibration_error(predictions.probabilities, predictions.targets, bins)
-    used = counts > 0
-    figure, (top, bottom) = _new_figure(2, 1, size=(5.5, 5), sharex=True, height_ratios=[3, 1])
-    top[0].plot([0, 1], [0, 1], color="gray", linestyle=":", label="calibrated")
-    top[0].plot(mean_confidence[used], accuracy[used], marker="o", label="this model")
-    top[0].set(ylabel="accuracy", ylim=(0, 1.02), title=f"expected calibration error {error:.3f}")
-    top[0].legend(loc="upper left", frameon=False)
-    bottom[0].bar((np.arange(bins) + 0.5) / bins, counts, width=0.9 / bins)
-    bottom[0].set(xlabel="confidence", ylabel="files", xlim=(0, 1))
-    return figure
-
-
 def _displayable(image: np.ndarray) -> np.ndarray:
     """uint8 BGR or gray, or float in [-1, 1] (RGB, motion or gray), to uint8 RGB or gray (H, W)."""
     if image.dtype == np.uint8:
         return image[..., ::-1] if image.ndim == 3 else image
     return np.clip((np.squeeze(image) + 1) * 127.5, 0, 255).astype(np.uint8)
-
-
-def plot_clip_strip(frames: np.ndarray, title: str, count: int = 8) -> Figure:
-    """`count` frames of one clip, evenly spaced, side by side with their numbers.
-
-    frames: (n, H, W, 3), uint8 BGR as read, or the time steps that the model sees, in [-1, 1].
-    """
-    chosen = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
-    titles = [f"frame {number}" for number in chosen]
-    columns = max(len(chosen), 4)  # a short clip, too, leaves room for the title
-    figure = plot_image_grid(frames[chosen], titles, columns)
-    figure.suptitle(title, fontsize=10)
-    return figure
 
 
 def plot_image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> Figure:

@@ -3,66 +3,129 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from helpers.action.classifier import ActionClassifier
-from helpers.action.clips import video_steps, windows
+from helpers.action.clips import FrameSampler, windows
 from helpers.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
+from helpers.data.videos import read_frames
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.emotion.faces import FaceFinder, crop_samples
 from helpers.errors import DataError
-from helpers.evaluate.metrics import Predictions
+from helpers.predictions import Predictions
+from helpers.smoothing import HysteresisSmoother, Smoothing
 
+NONE = "none"  # class folder of clips that show none of the actions
 _BATCH = 256  # faces: few megabytes, and no faster when larger
 
 
-def evaluate_action(source: Path | str, model_dir: Path | str) -> tuple[Predictions, list[Skipped]]:
-    """Score the action model in `model_dir` on class folders (or zips) of videos.
+@dataclass(frozen=True)
+class Rejection:
+    """What the live system would show for whole clips, with the model's own threshold.
 
-    Returns the predictions and what was left out. Raises DataError when the model or the source
-    cannot be used, and when a class folder's name is none of the model's labels.
+    answered: share of the action clips that get an answer at any time. right: share of these whose longest-shown answer
+    is right. false_alarms: share of the `negatives` clips without an action that get any answer. A share of no clip at
+    all is not a number.
     """
-    classifier = ActionClassifier.load(model_dir)
-    samples, left_out = _labelled_samples(source, classifier.labels, VIDEO_SUFFIXES)
-    predictions, skipped = predict_actions(samples, classifier)
-    return replace(predictions, groups=()), left_out + skipped
+
+    answered: float
+    right: float
+    false_alarms: float
+    negatives: int
+
+    def line(self) -> str:
+        """The line a machine can read: `answered=0.78 right=0.91 false_alarms=0.06 negatives=132`."""
+        return (
+            f"answered={self.answered:.2f} right={self.right:.2f} "
+            f"false_alarms={self.false_alarms:.2f} negatives={self.negatives}"
+        )
 
 
-def evaluate_emotion(
-    source: Path | str, model_dir: Path | str, detect: bool = False
-) -> tuple[Predictions, list[Skipped]]:
-    """Score the emotion model in `model_dir` on class folders (or zips) of images.
+def evaluate_action(
+    source: Path | str, model: Path | str, reject: bool = False
+) -> tuple[Predictions, Rejection | None, list[Skipped]]:
+    """Score an action model on class folders (or zips) of videos.
+
+    The predictions hold a row for each clip that shows an action: the mean over its half-overlapping windows. Clips in
+    a class folder `none` count in the rejection alone, which is measured when `reject` is true. The last value tells
+    what was left out. Raises DataError when the model or the source cannot be used, and when a class folder's name is
+    none of the model's labels.
+    """
+    classifier = ActionClassifier.load(model)
+    samples, skipped = _labelled_samples(source, (*classifier.labels, NONE), VIDEO_SUFFIXES)
+    if not reject:
+        samples = [sample for sample in samples if sample.label != NONE]
+    rows, shown, used = [], [], []
+    for sample in _progress(samples):
+        try:
+            features, times = _encode_video(sample.path, classifier)
+        except DataError as error:
+            skipped.append(Skipped(sample.path, str(error)))
+            continue
+        used.append(sample)
+        rows.append(classifier.classify(windows(features, classifier.spec)).mean(axis=0))
+        if reject:
+            shown.append(_longest_shown(features, times, classifier))
+    known = [index for index, sample in enumerate(used) if sample.label != NONE]
+    predictions = Predictions.from_samples(
+        [used[index] for index in known], classifier.labels, [rows[index] for index in known]
+    )
+    rejection = _rejection([sample.label for sample in used], shown) if reject else None
+    return replace(predictions, groups=()), rejection, skipped
+
+
+def _encode_video(path: Path, classifier: ActionClassifier) -> tuple[np.ndarray, list[float]]:
+    """(features (n, F) of the time steps, their n times and the last frame's, in seconds)."""
+    sampler, steps, times, time_s = FrameSampler(classifier.spec), [], [], 0.0
+    for frame, time_s in read_frames(path):
+        step = sampler.push(frame, time_s)
+        if step is not None:
+            steps.append(step)
+            times.append(time_s)
+    return classifier.encode(np.array(steps, np.float32)), [*times, time_s]
+
+
+def _longest_shown(features: np.ndarray, times: list[float], classifier: ActionClassifier) -> str | None:
+    """The action that the live display shows for the longest time, None when it shows none at all."""
+    length, answer, seconds = classifier.spec.length, HysteresisSmoother(), {}
+    for end in range(length, len(features) + 1):
+        probabilities = classifier.classify(features[None, end - length : end])[0]
+        answer.update(probabilities, times[end - 1], classifier.threshold, Smoothing())
+        if answer.index is not None:
+            label = classifier.labels[answer.index]
+            seconds[label] = seconds.get(label, 0.0) + times[end] - times[end - 1]
+    return max(seconds, key=seconds.get) if seconds else None
+
+
+def _rejection(labels: Sequence[str], shown: Sequence[str | None]) -> Rejection:
+    """labels: of N clips, `none` for those without an action. shown: N labels of the longest-shown answers."""
+    pairs = list(zip(labels, shown, strict=True))
+    answered = [answer is not None for label, answer in pairs if label != NONE]
+    right = [label == answer for label, answer in pairs if label != NONE and answer is not None]
+    alarms = [answer is not None for label, answer in pairs if label == NONE]
+    return Rejection(_share(answered), _share(right), _share(alarms), len(alarms))
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False) -> tuple[Predictions, list[Skipped]]:
+    """Score an emotion model on class folders (or zips) of images.
 
     detect: the images are full photos in which the face is found first (the largest one when there
     are several); without it they are already cut to the face, as in FER-2013.
-    Returns and raises as `evaluate_action` does.
+    Returns the predictions and what was left out; raises as `evaluate_action` does.
     """
-    classifier = EmotionClassifier.load(model_dir)
+    classifier = EmotionClassifier.load(model)
     samples, left_out = _labelled_samples(source, classifier.labels, IMAGE_SUFFIXES)
     predictions, skipped = predict_emotions(samples, classifier, detect)
     return replace(predictions, groups=()), left_out + skipped
-
-
-def predict_actions(samples: Sequence[Sample], classifier: ActionClassifier) -> tuple[Predictions, list[Skipped]]:
-    """Class probabilities of each video: the mean over all its windows; what was left out."""
-    rows, used, skipped = [], [], []
-    for sample in _progress(samples):
-        try:
-            rows.append(_video_probabilities(sample.path, classifier))
-            used.append(sample)
-        except DataError as error:
-            skipped.append(Skipped(sample.path, str(error)))
-    return _predictions(used, classifier.labels, rows), skipped
-
-
-def _video_probabilities(path: Path, classifier: ActionClassifier) -> np.ndarray:
-    features = classifier.encode(video_steps(path, classifier.spec))
-    return classifier.classify(windows(features, classifier.spec)).mean(axis=0)
 
 
 def predict_emotions(
@@ -75,23 +138,7 @@ def predict_emotions(
     rows: list[np.ndarray] = []
     for start in range(0, len(crops), _BATCH):
         rows.extend(classifier.predict(preprocessor.normalise(crops[start : start + _BATCH])))
-    return _predictions(used, classifier.labels, rows), skipped
-
-
-def _predictions(samples: Sequence[Sample], classes: Sequence[str], rows: Sequence[np.ndarray]) -> Predictions:
-    probabilities = np.array(rows, dtype=np.float32).reshape(len(samples), len(classes))
-    if not np.isfinite(probabilities).all():
-        raise DataError(
-            "the model's outputs are not finite: it is damaged or diverged in training; restore it or train it again"
-        )
-    probabilities /= probabilities.sum(axis=1, keepdims=True)  # quantised rows sum to 1 only nearly
-    return Predictions(
-        files=tuple(f"{sample.label}/{sample.path.name}" for sample in samples),
-        labels=tuple(sample.label for sample in samples),
-        classes=tuple(classes),
-        probabilities=probabilities,
-        groups=tuple(sample.group for sample in samples),
-    )
+    return Predictions.from_samples(used, classifier.labels, rows), skipped
 
 
 def _progress(samples: Sequence[Sample]) -> Iterator[Sample]:

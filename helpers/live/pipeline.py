@@ -24,8 +24,8 @@ from helpers.emotion.classifier import DEFAULT_EMOTION, EmotionClassifier
 from helpers.emotion.faces import FaceFinder
 from helpers.live.detection import DetectionSchedule
 from helpers.live.results import UNSURE, FaceResult, FrameResult, LiveSettings
-from helpers.live.smoothing import HysteresisSmoother
 from helpers.live.tracking import FaceTrack, FaceTracker
+from helpers.smoothing import HysteresisSmoother
 
 _MODELS_LOCK = threading.Lock()  # the interpreters inside the models serve one caller at a time, whoever it is
 _DETECT_WIDTH = 640  # pixels of the frame that the detector sees

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helpers.smoothing import Smoothing
+
 Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels
 UNSURE = "–"  # shown instead of an action when the window is not full or none is likely enough
 
@@ -50,14 +52,10 @@ class FrameResult:
 
 
 @dataclass(frozen=True)
-class LiveSettings:
-    """The knobs of the live answer.
+class LiveSettings(Smoothing):
+    """The knobs of the live answer, those of its smoothing among them.
 
     threshold: an action below this smoothed probability is not shown; None takes the model's own.
-    hysteresis: a shown label leaves only when it falls so far below the threshold or another leads
-        by so much.
-    smoothing_s: time constant of the exponential smoothing of all probabilities, in seconds; 0
-        turns it off.
     detect_every_s: time between two detections in the whole frame: a new face is found within it.
     redetect_every_s: time between two detections near every face in view, and of large faces in the whole frame
         while there is no face or one was not seen.
@@ -65,8 +63,6 @@ class LiveSettings:
     """
 
     threshold: float | None = None
-    hysteresis: float = 0.1
-    smoothing_s: float = 0.4
     detect_every_s: float = 1.0
     redetect_every_s: float = 0.2
     patience_s: float = 1.0

@@ -9,7 +9,7 @@ import numpy as np
 from helpers.emotion.faces import FaceFinder, eyes_and_mouth, landmark_box
 from helpers.live.detection import SAME_FACE_IOU, iou
 from helpers.live.results import Box
-from helpers.live.smoothing import HysteresisSmoother
+from helpers.smoothing import HysteresisSmoother
 
 _DUPLICATE_IOU = 0.7  # two tracks with this IoU or more are on one face
 _NEAR_IOU = 0.5  # from here on a track goes on from its own landmarks and not from the detector's box

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,14 @@ import pytest
 from helpers.action.classifier import ActionClassifier, save_action
 from helpers.action.clips import ClipSpec, video_steps
 from helpers.data.images import read_image
+from helpers.data.videos import read_frames
 from helpers.emotion.classifier import EmotionClassifier, save_emotion
 from helpers.emotion.faces import FaceFinder, FaceSpec
 from helpers.evaluate import __main__ as evaluate_main
 from helpers.evaluate import predict
+from helpers.live.pipeline import Pipeline
+from helpers.live.results import UNSURE
+from helpers.live.run import Summary
 
 CLASSES = ("bend", "jump", "walk")
 
@@ -118,7 +123,7 @@ def test_emotion_scores_what_it_can_and_names_the_rest(capfd, tmp_path, faces, e
     code, out, err = run(capfd, "emotion", faces, "--model", emotion_model, "--csv", tmp_path / "out.csv")
     assert code == 0
     assert out[0].startswith("accuracy=") and out[0].endswith("n=2 skipped=5")
-    assert [line.split()[0] for line in out[1:4]] == ["class", "happy", "sad"]
+    assert [line.split()[0] for line in out[1:5] if line] == ["precision", "happy", "sad"]
     for name in ("cut_off.jpg", "zero.jpg", "text.png", "notes.txt", "fear"):
         assert sum(f"{name}: " in line for line in err) == 1, f"{name} is not named once"
     assert len(err) == 5
@@ -206,18 +211,59 @@ def test_action_scores_what_it_can_and_names_the_rest(capfd, tmp_path, videos, a
     for name in ("zero.mp4", "text.avi", "jump"):
         assert sum(f"{name}: " in line for line in err) == 1, f"{name} is not named once"
     assert len(err) == 3
-    assert "classes of the model without a file here: 1" in out[-1]
+    assert "classes of the model without a file here: 1" in out[-2]
     files = [line.split(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()]
     assert files == ["file", "bend/long.avi", "bend/one_frame.avi", "walk/short.avi"]
 
 
 def test_action_averages_half_overlapping_windows(videos, action_model):
-    predictions, _ = predict.evaluate_action(videos, action_model)
+    predictions, _, _ = predict.evaluate_action(videos, action_model)
     classifier = ActionClassifier.load(action_model)
     features = classifier.encode(video_steps(videos / "bend" / "long.avi", classifier.spec))
     assert len(features) == 40  # 5 s with 8 steps a second
     by_hand = [classifier.classify(features[None, start : start + STEPS])[0] for start in range(0, 33, STEPS // 2)]
     np.testing.assert_allclose(predictions.probabilities[0], np.mean(by_hand, axis=0), atol=1e-5)
+
+
+def shown_by_the_live_system(path: Path, model: Path) -> str | None:
+    """The action that the pipeline shows for the longest time, frame after frame."""
+    pipeline, summary = Pipeline(ActionClassifier.load(model), None, None), Summary()
+    for frame, time_s in read_frames(path):
+        summary.add(pipeline.step(frame, time_s), {})
+    seconds = {label: value for label, value in summary.action_seconds.items() if label != UNSURE}
+    return max(seconds, key=seconds.get) if seconds else None
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.345, 0.99])
+def test_rejection_is_what_the_live_system_shows(capfd, tmp_path, action_model, threshold):
+    """Videos that move at different speeds, of which a random network makes different things."""
+    model = tmp_path / "model"
+    shutil.copytree(action_model, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "threshold": threshold}))
+    for number, label in enumerate(("bend", "bend", "walk", "none", "none", "none")):
+        write_video(tmp_path / "videos" / label / f"{number}.avi", frames=(5 if number % 3 else 2) * RATE, speed=number)
+    write_video(tmp_path / "videos" / "walk" / "too_short.avi", frames=4)
+
+    shown = {path: shown_by_the_live_system(path, model) for path in sorted((tmp_path / "videos").rglob("*.avi"))}
+    actions = {path: answer for path, answer in shown.items() if path.parent.name != "none"}
+    answered = [path.parent.name == answer for path, answer in actions.items() if answer]
+    alarms = [answer is not None for path, answer in shown.items() if path.parent.name == "none"]
+    right = f"{np.mean(answered):.2f}" if answered else "nan"
+    expected = f"answered={len(answered) / 4:.2f} right={right} false_alarms={np.mean(alarms):.2f} negatives=3"
+    code, out, _ = run(capfd, "action", tmp_path / "videos", "--model", model, "--reject")
+    assert code == 0 and out[1] == expected
+    assert out[0].endswith("n=4 skipped=0"), "clips without an action are not part of the first line"
+    assert (len(answered) == 0) == (threshold == 0.99), "too short to fill a window, or below the threshold"
+    _, plain, _ = run(capfd, "action", tmp_path / "videos", "--model", model, "--csv", tmp_path / "out.csv")
+    assert plain == [out[0], *out[2:]] and "none/" not in (tmp_path / "out.csv").read_text()
+
+
+def test_rejection_shares_by_hand():
+    labels = ("bend", "bend", "walk", "walk", "none", "none", "none", "none")
+    shown = ("bend", "walk", None, "walk", None, "bend", None, None)
+    assert predict._rejection(labels, shown).line() == "answered=0.75 right=0.67 false_alarms=0.25 negatives=4"
+    assert predict._rejection(("bend",), (None,)).line() == "answered=0.00 right=nan false_alarms=nan negatives=0"
 
 
 def test_an_unknown_class_folder_is_an_error_that_lists_both(capfd, videos, action_model):

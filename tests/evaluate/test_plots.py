@@ -45,9 +45,6 @@ EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 MANY = tuple(f"a_rather_long_action_name_{number}" for number in range(101))
 
 
-STRIP = np.zeros((40, 90, 120, 3), dtype=np.uint8)
-
-
 FACES = np.zeros((7, 48, 48), dtype=np.uint8)
 
 
@@ -59,11 +56,7 @@ FIGURES = {
     "histories, one epoch": lambda: plots.plot_histories(
         {"smoke": {"loss": [2.0], "val_loss": [2.1], "accuracy": [0.2], "val_accuracy": [0.1]}}
     ),
-    "rejection": lambda: plots.plot_precision_recall(random_predictions(EMOTIONS, 300), [0.3, 0.4], threshold=0.6),
-    "reliability": lambda: plots.plot_reliability(random_predictions(EMOTIONS, 300)),
-    "clip strip": lambda: plots.plot_clip_strip(STRIP, "true wave_two_hands, predicted jumping_jack 0.93"),
-    "clip strip, one frame": lambda: plots.plot_clip_strip(STRIP[:1], "one frame"),
-    "model input": lambda: plots.plot_clip_strip(np.zeros((16, 96, 96, 3), np.float32), "motion input"),
+    "model input": lambda: plots.plot_image_grid(np.zeros((16, 96, 96, 3), np.float32), ["motion input"] * 16, 8),
     "image grid, last row not full": lambda: plots.plot_image_grid(FACES, ["surprise\nas disgust 0.99"] * 7, 4),
 }
 

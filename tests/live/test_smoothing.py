@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.live import results as results_module
-from helpers.live.smoothing import HysteresisSmoother
+from helpers.smoothing import HysteresisSmoother
 
 
 @pytest.mark.parametrize(
