@@ -6,45 +6,46 @@ python -m helpers.live --source demo --output out.mp4 --csv out.csv --headless
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
+from helpers.console import run_command
 from helpers.errors import DataError
-from helpers.live.pipeline import Pipeline
-from helpers.live.run import has_window, run
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Its exit code, with a message on stderr where it is not 0:
 
-    0 done; 1 a camera, stream or cut-off file ended before its time, what came before is written; 2 input or output
-    that cannot be used; 130 ended by Ctrl-C or `kill`, what came before is written.
+    0 done; 1 a camera, stream or cut-off file ended before its time or something in it could not be read, the rest is
+    written; 2 input or output that cannot be used; 130 ended by Ctrl-C, `kill` or a closed terminal, what came before
+    is written.
     """
     options = _parser().parse_args(argv)
+    from helpers.live.pipeline import Pipeline  # not before: --help and a wrong option are answered at once
+    from helpers.live.run import run
+    from helpers.live.window import has_window
+
     show = not options.headless
     if show and not has_window():
         show = False
-        print(
-            "No window can be opened here (headless OpenCV or no screen): running without.",
-            file=sys.stderr,
-        )
+        print("No window can be opened here (headless OpenCV or no screen): running without.", file=sys.stderr)
+    if options.source is None:
+        print("No --source: opening camera 0. The demo clip is --source demo.", file=sys.stderr)
     try:
-        pipeline = Pipeline.load(options.action_model, options.emotion_model)
         summary = run(
-            options.source,
-            pipeline,
-            options.output,
-            options.csv,
-            options.max_frames,
-            show,
+            0 if options.source is None else options.source,
+            lambda: Pipeline.load(options.action_model, options.emotion_model),
+            output=options.output,
+            csv_path=options.csv,
+            max_frames=options.max_frames,
+            show=show,
             progress=True,
         )
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Ended before the first picture.", file=sys.stderr)
+        print("Ended before the first frame.", file=sys.stderr)
         return 130
     print(summary)
     if summary.broken:
@@ -57,16 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m helpers.live", description="Actions and facial emotions in a video."
     )
-    parser.add_argument(
-        "--source",
-        default="demo",
-        help="webcam number, video file, folder of images, address, or demo",
-    )
+    parser.add_argument("--source", help="camera number (default: 0), video file, folder of images, address, or demo")
     parser.add_argument("--output", type=Path, metavar="OUT.mp4", help="annotated video")
     parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="timeline, a row per frame and face")
     parser.add_argument("--headless", action="store_true", help="no window (in a window, q ends)")
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
-    parser.add_argument("--action-model", type=Path, metavar="DIR", help="folder of an action model")
+    parser.add_argument("--action-model", type=Path, metavar="DIR", help="folder or file of an action model")
     parser.add_argument("--emotion-model", type=Path, metavar="DIR", help="folder or file of an emotion model")
     return parser
 
@@ -79,5 +76,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does: files are finished
-    sys.exit(main())
+    run_command(main)

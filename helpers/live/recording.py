@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import shutil
+import os
+import tempfile
+import threading
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from helpers.data.outputs import OutputFile
 from helpers.errors import OutputError
 from helpers.live.results import FrameResult
-from helpers.live.sources import DEFAULT_FPS
-
-try:
-    import resource
-except ImportError:  # Windows: no limit for the size of a file
-    resource = None
-
+from helpers.live.sources import DEFAULT_FPS, demo_clip
 
 CSV_COLUMNS = (
     "frame",
@@ -37,85 +35,56 @@ CSV_COLUMNS = (
     "latency_ms",
 )
 
+MP4_SUFFIXES = (".mp4", ".m4v", ".mov")
+LARGEST_VIDEO = 4096  # pixels; larger frames are reduced, players give up beyond
+MOST_TICKS = 65535  # a second, in MPEG-4
 
-LARGEST_VIDEO = 4096  # pixels; larger pictures are reduced, players give up beyond
-
-
-# Recording ends while the file can still be finished: an mp4 without its index, written last, does not play. At least
-# what FFmpeg has not written yet and 16 bytes a frame for the index; other programs get a share of a small disk, too.
-LEAST_FREE_BYTES, MOST_FREE_BYTES, FREE_SHARE = 2_000_000, 50_000_000, 0.1
-
-
-def _claim(path: Path | str) -> Path:
-    """Make the folder and an empty file, so that a path that cannot be written fails before
-    anything else starts.
-    """
-    path = Path(path).expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("wb").close()
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from None
-    return path
-
-
-def _no_longer(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written any more ({error.strerror}).")
+# FFmpeg calls fragmented mp4 so when it is streamed; players want to read that it is an mp4.
+STREAM_BRANDS, MP4_BRANDS = b"ftypisml\0\0\2\0ismlpiff", b"ftypiso5\0\0\2\0iso5mp41"
 
 
 class VideoWriter:
-    """An mp4 of constant rate from frames of any rate; a context manager, playable also after an
-    exception.
+    """An mp4 of constant rate from frames of any rate; a context manager.
 
     MPEG-4 part 2 ("mp4v"): the one mp4 codec that every OpenCV wheel encodes, at 1 ms a frame (VP9
     takes 126 ms, H.264 is left out for its licence). Players show it, most browsers do not.
+    The file consists of fragments of twelve frames: also after a full disk or the death of the process it plays up to
+    the last of them. It takes its place when the first is there; an existing file stays until then.
 
-    path: an existing file is replaced. fps: frames per second of the file.
-    Raises OutputError naming the path when it cannot be written or the disk (or the largest size that this process
-    may give a file) is nearly full.
+    path, sources: see `outputs.check_output`. fps: frames per second of the file, rounded to what MPEG-4 can say.
+    Raises OutputError naming the path when it cannot be written (any more).
     """
 
-    def __init__(self, path: Path | str, fps: float = DEFAULT_FPS):
-        self.path, self.fps = _claim(path), fps
+    def __init__(self, path: Path | str, fps: float = DEFAULT_FPS, sources: Iterable[str | int | Path] = ()):
+        if not str(path).lower().endswith(MP4_SUFFIXES):
+            raise OutputError(f"{path}: a recording is an mp4. Use a name that ends in .mp4.")
+        self.fps = _writable_rate(fps)
         self.frames = 0
-        self._writer = self._size = self._start_s = None
+        self._file = OutputFile(path, *sources)
+        self._encoder = self._size = self._start_s = None
+
+    @property
+    def path(self) -> Path:
+        return self._file.path
 
     def write(self, picture: np.ndarray, time_s: float | None = None) -> None:
-        """Add a uint8 BGR picture. With its time, it is repeated or left out so that the film runs
+        """Add a uint8 BGR frame. With its time, it is repeated or left out so that the video runs
         at true speed.
 
-        Pictures of another size than the first are fitted into that one.
+        Frames of another size than the first are fitted into that one.
         """
-        self._check_room()
-        if self._writer is None:
+        if self._encoder is None:
             self._open(picture)
         fitted = _fit(picture, self._size)
         for _ in range(self._copies(time_s)):
-            self._writer.write(fitted)
+            self._encoder.write(fitted)
             self.frames += 1
-
-    def _check_room(self) -> None:
-        """Raise before the file cannot grow any more: OpenCV does not tell a failed write."""
-        try:
-            size, disk = self.path.stat().st_size, shutil.disk_usage(self.path.parent)
-        except OSError as error:  # the file or its folder was removed
-            raise _no_longer(self.path, error) from None
-        room, total = disk.free, disk.total
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0] if resource else -1
-        if limit >= 0:
-            room, total = min(room, limit - size), min(total, limit)
-        least = LEAST_FREE_BYTES + 16 * self.frames
-        if room < max(least, min(MOST_FREE_BYTES, FREE_SHARE * total)):
-            came = "recording ended. What was recorded plays." if self.frames else "nothing was recorded."
-            raise OutputError(f"{self.path}: the disk is nearly full, {came}")
 
     def _open(self, picture: np.ndarray) -> None:
         scale = min(1.0, LARGEST_VIDEO / max(picture.shape[:2]))
         sides = (max(2, math.ceil(side * scale)) for side in picture.shape[1::-1])
         self._size = tuple(side + side % 2 for side in sides)  # the codec wants even ones
-        self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, self._size)
-        if not self._writer.isOpened():
-            raise OutputError(f"{self.path}: OpenCV cannot write such a video. Use a name that ends in .mp4.")
+        self._encoder = _Encoder(self._file, self.fps, self._size)
 
     def _copies(self, time_s: float | None) -> int:
         if time_s is None:
@@ -130,10 +99,11 @@ class VideoWriter:
 
     def close(self) -> None:
         """Finish the file; safe to call again. Without any frame no file is left."""
-        if self._writer is not None:
-            self._writer.release()
-        if self.frames == 0:
-            self.path.unlink(missing_ok=True)
+        try:
+            if self._encoder is not None:
+                self._encoder.close()
+        finally:
+            self._file.close()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -142,8 +112,75 @@ class VideoWriter:
         self.close()
 
 
+def _writable_rate(fps: float) -> float:
+    """The nearest rate that OpenCV can tell MPEG-4: it takes the decimals that matter for the number of ticks."""
+    decimals = max(0, math.floor(math.log10(MOST_TICKS / fps))) if 0 < fps < MOST_TICKS else 0
+    rounded = round(fps, min(decimals, 3)) if math.isfinite(fps) else 0.0
+    return rounded if 0 < rounded < MOST_TICKS else DEFAULT_FPS
+
+
+class _Encoder:
+    """OpenCV's encoder, writing fragmented mp4 into an `OutputFile`.
+
+    OpenCV holds 256 KB of a file back and tells no failed write, so it writes into a pipe that a thread empties into
+    the file. Where pipes have no names (Windows) it writes a file of its own that is taken over at the end.
+    """
+
+    def __init__(self, file: OutputFile, fps: float, size: tuple[int, int]):
+        self._file, self._failure, self._told = file, None, False
+        with tempfile.TemporaryDirectory(prefix="har-") as folder:
+            self._place, pipe = f"{file.beside}.ismv", None  # this ending makes FFmpeg write fragments
+            if hasattr(os, "mkfifo"):
+                self._place = os.path.join(folder, "pipe.ismv")
+                os.mkfifo(self._place)
+                pipe = os.open(self._place, os.O_RDONLY | os.O_NONBLOCK)  # a reader is there: the writer need not wait
+                os.set_blocking(pipe, True)
+            self._writer = cv2.VideoWriter(self._place, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+        self._thread = None if pipe is None else threading.Thread(target=self._empty, args=(pipe,), name="live-writer")
+        if self._thread:
+            self._thread.start()
+        if not self._writer.isOpened():
+            self.close()
+            raise OutputError(f"{file.path}: OpenCV cannot write such a video ({size[0]}x{size[1]}, {fps:g} fps).")
+
+    def _empty(self, pipe: int) -> None:
+        with os.fdopen(pipe, "rb", buffering=0) as stream:
+            while data := stream.read(1 << 20):
+                self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            if self._failure is None:
+                self._file.write(data.replace(STREAM_BRANDS, MP4_BRANDS))
+                if b"moof" in data:
+                    self._file.publish()
+        except OutputError as error:  # what comes is thrown away: the encoder must not wait
+            self._failure = error
+
+    def write(self, picture: np.ndarray) -> None:
+        self._writer.write(picture)
+        self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None and not self._told:
+            self._told = True
+            came = "What was recorded before plays." if self._file.published else "Nothing was recorded."
+            raise OutputError(f"{self._failure} {came}")
+
+    def close(self) -> None:
+        """Safe to call again. Raises OutputError when the end could not be written and nobody was told."""
+        self._writer.release()
+        if self._thread:
+            self._thread.join()
+        elif os.path.exists(self._place):
+            with open(self._place, "rb") as file:
+                self._take(file.read())
+            os.unlink(self._place)
+        self._check()
+
+
 def _fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture inside size (width, height), not distorted, the rest black."""
+    """The frame inside size (width, height), not distorted, the rest black."""
     height, width = picture.shape[:2]
     if (width, height) == size:
         return picture
@@ -166,14 +203,17 @@ class TimelineWriter:
     """The timeline as csv (`CSV_COLUMNS`): a row per face, or one with empty face columns; a
     context manager.
 
-    Rows reach the file at once. Raises OutputError naming the path.
+    Rows reach the file at once; it takes its place with the first. path, sources: see `outputs.check_output`.
+    Raises OutputError naming the path.
     """
 
-    def __init__(self, path: Path | str):
-        self.path = _claim(path)
-        self._file = self.path.open("w", newline="", encoding="utf-8", buffering=1)
-        self._rows = csv.writer(self._file)
+    def __init__(self, path: Path | str, sources: Iterable[str | int | Path] = ()):
+        self._file = OutputFile(path, *sources)
         self._write([CSV_COLUMNS])
+
+    @property
+    def path(self) -> Path:
+        return self._file.path
 
     def write(self, result: FrameResult) -> None:
         start = (
@@ -185,18 +225,20 @@ class TimelineWriter:
         end = f"{result.latency_ms:.2f}"
         faces = [(f.face_id, *f.box, f.emotion, f"{f.confidence:.4f}") for f in result.faces] or [("",) * 7]
         self._write((*start, *face, end) for face in faces)
+        self._file.publish()
 
     def _write(self, rows: Iterable[tuple]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
         try:
-            self._rows.writerows(rows)
-        except OSError as error:
+            self._file.write(text.getvalue().encode())
+        except OutputError:
             self.close()
-            raise _no_longer(self.path, error) from None
+            raise
 
     def close(self) -> None:
         """Finish the file; safe to call again."""
-        with suppress(OSError):  # the disk is full: what fitted is there
-            self._file.close()
+        self._file.close()
 
     def __enter__(self) -> TimelineWriter:
         return self
@@ -206,12 +248,18 @@ class TimelineWriter:
 
 
 class Recorder:
-    """Video and timeline together, either may be None; a context manager."""
+    """Video and timeline together, either may be None; a context manager.
 
-    def __init__(self, output: Path | str | None, csv_path: Path | str | None, fps: float):
+    fps: of the source. source: what is recorded and so must not be overwritten.
+    """
+
+    def __init__(self, output: Path | str | None, csv_path: Path | str | None, *, fps: float, source: str | int | Path):
+        if output and csv_path and os.path.realpath(output) == os.path.realpath(csv_path):
+            raise OutputError(f"{output}: video and timeline need two different files.")
+        source = demo_clip() if str(source).strip() == "demo" else source
         with ExitStack() as stack:  # when the second cannot be opened, the first is closed
-            self.video = stack.enter_context(VideoWriter(output, fps)) if output else None
-            self.timeline = stack.enter_context(TimelineWriter(csv_path)) if csv_path else None
+            self.video = stack.enter_context(VideoWriter(output, fps, [source])) if output else None
+            self.timeline = stack.enter_context(TimelineWriter(csv_path, [source])) if csv_path else None
             self._open = stack.pop_all()
 
     def write(self, picture: np.ndarray | None, result: FrameResult) -> None:

@@ -1,26 +1,24 @@
-"""A source through the pipeline to its end: drawn, recorded, summarised."""
+"""A source through the pipeline to its end, and what it came to."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from helpers.errors import OutputError, SourceError
+from helpers.errors import SourceError
 from helpers.live.overlay import Readout, draw_overlay
 from helpers.live.pipeline import Pipeline, StageTimes
 from helpers.live.recording import Recorder
 from helpers.live.results import FrameResult
 from helpers.live.sources import LatestFrames, Source, open_source
+from helpers.live.window import open_window
 
 
 @dataclass
@@ -93,7 +91,8 @@ class Summary:
 
 def run(
     source: str | int | Path,
-    pipeline: Pipeline,
+    pipeline: Pipeline | Callable[[], Pipeline],
+    *,
     output: Path | str | None = None,
     csv_path: Path | str | None = None,
     max_frames: int | None = None,
@@ -103,22 +102,23 @@ def run(
     """Run the pipeline over a source to its end (or `max_frames`), as fast as it goes; the summary
     of it.
 
+    pipeline: or what loads it, called when the source and the outputs have been found good.
     output: annotated mp4. csv_path: timeline. show: a window, `q` ends it. progress: a bar on
     stderr. Of a camera or stream the newest frame is taken, of a file every one. Ctrl-C, the
     notebook's stop button and a camera that goes away end it early with the files finished and are
     told in the summary. The source is always given back.
     Raises SourceError, OutputError or another DataError in plain words.
     """
-    _refuse_overwriting(source, output, csv_path)
     summary, readout = Summary(), Readout()
-    pipeline.reset()
-    started = time.perf_counter()
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source))
+        recorder = stack.enter_context(Recorder(output, csv_path, fps=frames.fps, source=source))
+        pipeline = pipeline() if callable(pipeline) else pipeline
+        pipeline.reset()
         arriving = arriving_frames(frames, threading.Event(), stack)
-        recorder = stack.enter_context(Recorder(output, csv_path, frames.fps))
         bar = stack.enter_context(_progress_bar(frames, max_frames)) if progress else None
-        window = stack.enter_context(_window(frames.name)) if show else None
+        window = stack.enter_context(open_window(frames.name)) if show else None
+        started = time.perf_counter()
         try:
             for frame, time_s, waited_ms, stages in _timed(arriving, frames.is_live, max_frames):
                 result = pipeline.step(frame, time_s, waited_ms)
@@ -140,18 +140,9 @@ def run(
             if not frames.is_live:
                 raise
             summary.broken = str(error)
+        summary.seconds = time.perf_counter() - started
         summary.skipped = len(frames.skipped)
-    summary.seconds = time.perf_counter() - started
     return summary
-
-
-def _refuse_overwriting(source, output, csv_path) -> None:
-    taken = Path(str(source)).resolve()
-    for path in (output, csv_path):
-        if path and Path(path).resolve() == taken:
-            raise OutputError(f"{path}: is the source itself and would be overwritten. Choose another name.")
-    if output and csv_path and Path(output).resolve() == Path(csv_path).resolve():
-        raise OutputError(f"{output}: video and timeline need two different files.")
 
 
 def arriving_frames(
@@ -184,31 +175,3 @@ def _progress_bar(frames: Source, max_frames: int | None):
 
     total = min((n for n in (frames.count, max_frames) if n is not None), default=None)
     return tqdm(total=total, unit="frame", desc=frames.name)
-
-
-def has_window() -> bool:
-    """Whether this OpenCV and this computer can open a window. A process of its own tries it: where there is no
-    screen, the window library ends the process that asks.
-    """
-    probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
-    try:
-        return subprocess.run([sys.executable, "-c", probe], capture_output=True, timeout=20).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-@contextmanager
-def _window(title: str):
-    """A function that shows a picture and is false once `q` was pressed or the window was
-    closed.
-    """
-
-    def show(picture: np.ndarray) -> bool:
-        cv2.imshow(title, picture)
-        key = cv2.waitKey(1) & 0xFF
-        return key != ord("q") and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
-
-    try:
-        yield show
-    finally:
-        cv2.destroyAllWindows()

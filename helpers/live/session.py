@@ -119,7 +119,7 @@ class LiveSession:
             self.status = "Nothing to record: press Start first."
             return False
         try:
-            recorder = Recorder(output, csv_path, min(job.fps, 30.0))
+            recorder = Recorder(output, csv_path, fps=min(job.fps, 30.0), source=job.source)
         except DataError as error:
             self._say(job, self.state, str(error))
             return False
@@ -132,8 +132,8 @@ class LiveSession:
     def stop_recording(self) -> None:
         """Finish the files; does nothing when not recording."""
         if self.recording:
-            self._job.close_recorder()
-            self._say(self._job, self.state, "The recording is saved.")
+            trouble = self._job.close_recorder()
+            self._say(self._job, self.state, trouble or "The recording is saved.")
 
     def _say(self, job: _Job, state: str, status: str) -> None:
         if job is self._job:  # an old job that is still closing has no say
@@ -152,7 +152,8 @@ class LiveSession:
                 if isinstance(error, SourceError) and job.stop.is_set():  # nobody waits for it any more
                     state, status = "stopped", f"Stopped; {job.name} is closed.{job.why}"
             job.stop.set()
-            job.close_recorder(for_good=True)  # before a camera that hangs is waited for
+            trouble = job.close_recorder(for_good=True)  # before a camera that hangs is waited for
+            status = f"{status} {trouble}".strip()
             if state == "failed":
                 self._say(job, state, status)
         self._say(job, state, status)
@@ -163,8 +164,8 @@ class LiveSession:
             return f"Stopped; {job.name} was not opened."
         self.stopping = job.stop  # jobs play one after the other
         readout = Readout()
-        self.pipeline.reset()
         source = stack.enter_context(self._opener(job.source))
+        self.pipeline.reset()
         job.name, job.fps = source.name, source.fps
         self._say(job, "running", f"Running: {job.name}.")
         arriving = arriving_frames(source, job.stop, stack)
@@ -186,8 +187,8 @@ class LiveSession:
                 if job.recorder is not None:
                     job.recorder.write(picture, result)
         except OutputError as error:
-            job.close_recorder()
             self._say(job, self.state, str(error))
+            job.close_recorder()
 
     def _in_time(self, arriving: Iterable, job: _Job) -> Iterator[tuple[np.ndarray, float, float]]:
         """Every frame of a film, not before its time when paced; while paused none is read."""
@@ -220,12 +221,18 @@ class _Job:
             self.recorder = recorder
             return True
 
-    def close_recorder(self, for_good: bool = False) -> None:
+    def close_recorder(self, for_good: bool = False) -> str:
+        """What went wrong with the end of the recording, "" when nothing did."""
         with self.recorder_lock:
             self.ended = self.ended or for_good
-            if self.recorder is not None:
-                self.recorder.close()
+            try:
+                if self.recorder is not None:
+                    self.recorder.close()
+            except OutputError as error:
+                return str(error)
+            finally:
                 self.recorder = None
+            return ""
 
 
 _sessions: weakref.WeakSet[LiveSession] = weakref.WeakSet()

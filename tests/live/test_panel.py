@@ -218,7 +218,7 @@ def kernel():
 def test_in_a_kernel_other_cells_run_while_it_streams(kernel):
     with ip_camera() as camera:
         kernel.run(
-            "import time, threading\nfrom helpers.live import sources, pipeline, session\nfrom helpers.live.panel import LivePanel\n"
+            "import time, threading\nfrom helpers.live import pipeline\nfrom helpers.live.panel import LivePanel\n"
             "panel = LivePanel(pipeline.Pipeline(None, None, None))\npanel.source.value = 'another'\n"
             f"panel.address.value = {camera.address + '/endless'!r}"
         )

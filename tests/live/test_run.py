@@ -17,7 +17,7 @@ from live_tools import count_frames, idle_pipeline, scene, wait_for
 
 from helpers import errors
 from helpers.live import pipeline as pipeline_module
-from helpers.live import recording
+from helpers.live import recording, window
 from helpers.live import results as results_module
 from helpers.live import run as live_run
 
@@ -28,8 +28,8 @@ def test_run_writes_video_and_timeline(face_clip, finder, tmp_path):
     summary = live_run.run(
         face_clip,
         pipeline_module.Pipeline(None, None, finder),
-        tmp_path / "new" / "out.mp4",
-        tmp_path / "out.csv",
+        output=tmp_path / "new" / "out.mp4",
+        csv_path=tmp_path / "out.csv",
     )
     assert summary.frames == 25 and summary.face_share == 1.0
     assert count_frames(tmp_path / "new" / "out.mp4") == 25
@@ -72,7 +72,7 @@ def test_interrupt_finishes_the_files(gray_clip, tmp_path):
                 raise KeyboardInterrupt
             return super().step(frame, time_s, waited_ms)
 
-    summary = live_run.run(gray_clip, Interrupting(None, None, None), tmp_path / "out.mp4")
+    summary = live_run.run(gray_clip, Interrupting(None, None, None), output=tmp_path / "out.mp4")
     assert summary.interrupted and 0 < summary.frames == count_frames(tmp_path / "out.mp4")
 
 
@@ -109,9 +109,11 @@ def test_window_shows_the_stream_and_q_ends_it(camera):
     server, screen = xvfb()
     try:
         run = f"""if True:
-            from helpers.live import pipeline as pipeline_module, run as live_run
-            print(live_run.has_window())
-            print(live_run.run({camera.address + "/endless"!r}, pipeline_module.Pipeline(None, None, None), show=True).line())
+            from helpers.live.pipeline import Pipeline
+            from helpers.live.run import run
+            from helpers.live.window import has_window
+            print(has_window())
+            print(run({camera.address + "/endless"!r}, Pipeline(None, None, None), show=True).line())
             """
         environment = {**os.environ, "DISPLAY": screen}
         process = subprocess.Popen([sys.executable, "-c", run], env=environment, stdout=subprocess.PIPE, text=True)
@@ -133,4 +135,4 @@ def test_no_screen_is_found_out_without_harm(monkeypatch):
     """Qt ends the process that opens a window on a screen that is not there."""
     monkeypatch.setenv("DISPLAY", ":4567")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert not live_run.has_window()
+    assert not window.has_window()

@@ -67,7 +67,7 @@ def test_folder_of_images_in_order_of_names_and_a_broken_one_is_counted(tmp_path
 
 
 def test_network_camera_is_worked_off_as_it_comes_and_its_end_is_told(camera, tmp_path):
-    summary = live_run.run(camera.address + "/gone", idle_pipeline(), tmp_path / "out.mp4")
+    summary = live_run.run(camera.address + "/gone", idle_pipeline(), output=tmp_path / "out.mp4")
     assert 0 < summary.frames <= 20 and "stopped delivering" in summary.broken
     assert count_frames(tmp_path / "out.mp4") > 0
 
