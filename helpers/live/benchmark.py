@@ -39,6 +39,7 @@ STAGES = (
     "clip step",
     "detect",
     "redetect",
+    "scan",
     "landmarks",
     "align",
     "emotion",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
 import cv2
+import dlib
 import numpy as np
 
 from helpers.emotion.faces import FaceFinder
@@ -14,19 +16,29 @@ from helpers.live.results import Box, LiveSettings
 
 SAME_FACE_IOU = 0.3  # two boxes with this IoU or more are of one face
 
-# A known face is detected again in a part of the frame: the box enlarged by _MARGIN, resized so that the box is
-# _BOX_SIDE pixels wide. dlib's detector was trained on faces of 80 pixels.
-_BOX_SIDE, _MARGIN = 95, 1.6
+# A face is detected again in a part of the frame: its box with a margin, resized so that the box is _BOX_SIDE pixels
+# wide. dlib's detector was trained on faces of 80 pixels.
+_BOX_SIDE = 95
+_MARGIN = 1.6  # sides of the part in sides of the box
+_MARGIN_AFTER_SCAN = 2.6  # the face may have moved since the scan began
 _TIME_TOLERANCE_S = 1e-6
+
+_SCAN_EVERY_S = 1.4
+# Of video, after which a scan's result is used: 0.6 s at 4K. One core that has nothing else to do takes 0.37 s.
+_SCAN_S, _SCAN_S_PER_MEGAPIXEL = 0.1, 0.06
 
 Stage = Callable[[str], AbstractContextManager]
 
 
 class DetectionSchedule:
-    """Runs the detector on the frames on which it is due and says where it sees faces."""
+    """Runs the detector on the frames on which it is due and says where it sees faces.
+
+    The whole frame is detected reduced to `finder.detect_width`: the smallest face that is seen there is 56 pixels
+    wide *at that width*. A frame that is wider is therefore scanned as it is, too, in a thread of its own.
+    """
 
     def __init__(self, finder: FaceFinder):
-        self._finder = finder
+        self._finder, self._scan = finder, None
         self._detected_s = self._redetected_s = -math.inf
 
     def boxes(self, gray: np.ndarray, known: Sequence[Box], *, time_s: float, settings: LiveSettings, stage: Stage):
@@ -35,15 +47,27 @@ class DetectionSchedule:
         gray: uint8 (H, W). known: boxes of the faces that are followed. time_s: of the frame, seconds.
         stage: `stage(name)` is a context manager that books time.
         """
+        boxes = self._scanned(gray, known, time_s, stage)
         if time_s - self._detected_s >= settings.detect_every_s - _TIME_TOLERANCE_S:
             self._detected_s = self._redetected_s = time_s
             with stage("detect"):
-                return self._confirmed(gray, self._finder.detect(gray), known)
+                return boxes + self._confirmed(gray, self._finder.detect(gray), known)
         if time_s - self._redetected_s >= settings.redetect_every_s - _TIME_TOLERANCE_S:
             self._redetected_s = time_s
             with stage("redetect"):
-                return self._redetect(gray, known)
-        return []
+                return boxes + self._redetect(gray, known)
+        return boxes
+
+    def _scanned(self, gray: np.ndarray, known: Sequence[Box], time_s: float, stage: Stage) -> list[Box]:
+        """New faces that a scan found and that are detected in this frame, too."""
+        if self._finder.detect_width is None or gray.shape[1] <= self._finder.detect_width:
+            return []
+        self._scan = self._scan or _Scan()
+        if not self._scan.is_due(gray, time_s):
+            return []
+        with stage("scan"):
+            new = [box for box in self._scan.boxes() if not _is_known(box, known)]
+            return [face for box in new for face in self._detect_near(gray, box, _MARGIN_AFTER_SCAN)[:1]]
 
     def _redetect(self, gray: np.ndarray, known: Sequence[Box]) -> list[Box]:
         """The known faces; and large faces anywhere when there is none or one was not seen."""
@@ -55,16 +79,16 @@ class DetectionSchedule:
         large = self._detect_at(gray, width / gray.shape[1])
         return boxes + self._confirmed(gray, large, known)
 
-    def _detect_near(self, gray: np.ndarray, box: Box) -> list[Box]:
+    def _detect_near(self, gray: np.ndarray, box: Box, margin: float = _MARGIN) -> list[Box]:
         """What the detector sees at a box, best IoU first, when that part of the frame has a size that suits it."""
         x, y, width, height = box
-        room = (_MARGIN - 1) / 2
+        room = (margin - 1) / 2
         left, top = max(0, round(x - room * width)), max(0, round(y - room * height))
         part = gray[top : round(y + (1 + room) * height), left : round(x + (1 + room) * width)]
         seen = self._detect_at(part, _BOX_SIDE / width)
         seen = [(face[0] + left, face[1] + top, *face[2:]) for face in seen]
         near = sorted(((iou(face, box), face) for face in seen), reverse=True)
-        return [face for share, face in near if share >= SAME_FACE_IOU]
+        return [face for share, face in near if share >= SAME_FACE_IOU or margin > _MARGIN]
 
     def _detect_at(self, gray: np.ndarray, scale: float) -> list[Box]:
         """Face boxes in pixels of `gray`, found in a copy that is `scale` times as large."""
@@ -79,11 +103,43 @@ class DetectionSchedule:
         """The boxes of known faces, and of new ones those that are detected at another scale, too: a chance pattern
         rarely is.
         """
-        return [
-            box
-            for box in boxes
-            if any(iou(other, box) >= SAME_FACE_IOU for other in known) or self._detect_near(gray, box)
-        ]
+        return [box for box in boxes if _is_known(box, known) or self._detect_near(gray, box)]
+
+
+class _Scan:
+    """The detector on whole frames as they are, one after the other, beside the stream.
+
+    Its answer is taken at a time of the video that only the frame's size decides: two runs give the same result. Where
+    the machine is slower, that frame waits.
+    """
+
+    def __init__(self):
+        self._detector = dlib.get_frontal_face_detector()  # one per thread: it keeps its image
+        self._found: Future | None = None
+        self._begun_s = -math.inf
+
+    def is_due(self, gray: np.ndarray, time_s: float) -> bool:
+        """Whether the last scan's boxes are to be taken now. Begins the next scan, in `gray`, when it is time."""
+        passed_s = time_s - self._begun_s
+        if self._found is None and passed_s >= _SCAN_EVERY_S - _TIME_TOLERANCE_S:
+            self._begun_s = time_s
+            beside = ThreadPoolExecutor(1, "face-scan")
+            self._found = beside.submit(self._detect, gray)
+            beside.shutdown(wait=False)
+            return False
+        return self._found is not None and passed_s >= _SCAN_S + _SCAN_S_PER_MEGAPIXEL * gray.size / 1e6
+
+    def boxes(self) -> list[Box]:
+        """What was found in the frame in which the last scan began."""
+        found, self._found = self._found.result(), None
+        return found
+
+    def _detect(self, gray: np.ndarray) -> list[Box]:
+        return [(r.left(), r.top(), r.width(), r.height()) for r in self._detector(gray)]
+
+
+def _is_known(box: Box, known: Sequence[Box]) -> bool:
+    return any(iou(other, box) >= SAME_FACE_IOU for other in known)
 
 
 def iou(a: Box, b: Box) -> float:

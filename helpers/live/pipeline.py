@@ -6,6 +6,7 @@ Every sampled frame is encoded once into a ring of features, and only the small 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -19,7 +20,6 @@ import numpy as np
 
 from helpers.action.classifier import DEFAULT_ACTION, ActionClassifier
 from helpers.action.clips import FrameSampler
-from helpers.action.motion import halve_large
 from helpers.emotion.classifier import DEFAULT_EMOTION, EmotionClassifier
 from helpers.emotion.faces import FaceFinder
 from helpers.live.detection import DetectionSchedule
@@ -29,6 +29,7 @@ from helpers.smoothing import HysteresisSmoother
 
 _MODELS_LOCK = threading.Lock()  # the interpreters inside the models serve one caller at a time, whoever it is
 _DETECT_WIDTH = 640  # pixels of the frame that the detector sees
+_LARGEST_PIXELS = 4096 * 2304  # of the frame that faces are followed in
 _LONGEST_GAP_S = 2.0  # between two frames of one video, without an action model
 
 
@@ -85,8 +86,8 @@ class Pipeline:
     def step(self, frame: np.ndarray, time_s: float, waited_ms: float = 0.0) -> FrameResult:
         """The result after `frame` (uint8 BGR (H, W, 3)) of time `time_s` (seconds, rising).
 
-        A change of the frame's size, a step back in time or a gap longer than the action window starts afresh. Large
-        frames are reduced first (see `halve_large`); faces are given in the frame's own pixels.
+        A change of the frame's size, a step back in time or a gap longer than the action window starts afresh.
+        Faces are given in the frame's own pixels.
         waited_ms: how long the frame waited before this call; counts as latency.
         """
         started = self.clock()  # waiting for the models counts, too
@@ -95,14 +96,13 @@ class Pipeline:
             if self._is_cut(frame, time_s):
                 self._forget()
             self._shape, self._time_s = frame.shape, time_s
-            small, factor = halve_large(frame)
-            step = self._sample(small, time_s, stages)
+            step = self._sample(frame, time_s, stages)
             if step is None:
-                faces = self._step_faces(small, factor, time_s, stages)
+                faces = self._step_faces(frame, time_s, stages)
             else:  # neither half needs the other: on two cores the frames that encode take a third less time
                 with ThreadPoolExecutor(1, "live-action") as beside:
                     action = beside.submit(self._step_action, step, time_s, stages)
-                    faces = self._step_faces(small, factor, time_s, stages)
+                    faces = self._step_faces(frame, time_s, stages)
                 action.result()  # raises what was raised there
             latency_ms = (self.clock() - started) * 1e3 + waited_ms
             result = FrameResult(self._frame_index, time_s, *self._action_now(), faces, latency_ms, stages.ms)
@@ -142,11 +142,10 @@ class Pipeline:
             return UNSURE, float(probabilities.max()), probabilities
         return self.action.labels[index], float(probabilities[index]), probabilities
 
-    def _step_faces(self, frame: np.ndarray, factor: int, time_s: float, stages: StageTimes) -> tuple[FaceResult, ...]:
-        """factor: by how much `frame` was reduced; boxes and landmarks are given enlarged again."""
+    def _step_faces(self, frame: np.ndarray, time_s: float, stages: StageTimes) -> tuple[FaceResult, ...]:
         if self.finder is None:
             return ()
-        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        gray, factor = _at_most_4k(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
         tracks = self._track(gray, time_s, stages)
         if tracks and self.emotion:
             with stages("align"):
@@ -167,6 +166,7 @@ class Pipeline:
             return self._tracker.update(gray, boxes, time_s=time_s, patience_s=self.settings.patience_s)
 
     def _face_result(self, track: FaceTrack, factor: int) -> FaceResult:
+        """factor: by how much the frame was reduced in which the face is followed."""
         answer = track.answer
         known = answer.index is not None
         return FaceResult(
@@ -177,6 +177,16 @@ class Pipeline:
             confidence=float(answer.probabilities[answer.index]) if known else 0.0,
             probabilities=answer.probabilities if known else np.zeros(0, np.float32),
         )
+
+
+def _at_most_4k(gray: np.ndarray) -> tuple[np.ndarray, int]:
+    """(gray, by how much it was reduced): faces of larger frames are found as in one of at most 9 megapixels."""
+    factor = math.ceil(math.sqrt(gray.size / _LARGEST_PIXELS))
+    if factor == 1:
+        return gray, 1
+    size = [max(1, side // factor) for side in gray.shape[::-1]]
+    part = gray[: size[1] * factor, : size[0] * factor]
+    return cv2.resize(part, size, interpolation=cv2.INTER_AREA), factor
 
 
 class StageTimes:
