@@ -70,14 +70,17 @@ class Pipeline:
         return cls(action, emotion, FaceFinder(detect_width=_DETECT_WIDTH), settings=settings)
 
     def reset(self) -> None:
-        """Forget everything: the next frame is the first of another video."""
+        """Forget everything: the next frame is the first of another video, its first face number 1."""
         self._frame_index = 0
+        self._tracker = FaceTracker(self.finder) if self.finder else None
         self._forget()
 
     def _forget(self) -> None:
+        """After a cut: no face and no action goes on; face numbers do."""
         self._shape, self._time_s = None, None
         self._detection = DetectionSchedule(self.finder) if self.finder else None
-        self._tracker = FaceTracker(self.finder) if self.finder else None
+        if self._tracker:
+            self._tracker.forget()
         self._answer = HysteresisSmoother()
         if self.action:
             self._sampler = FrameSampler(self.action.spec)

@@ -71,6 +71,10 @@ class FaceTracker:
         self.tracks: list[FaceTrack] = []
         self._finder, self._next_id = finder, 1
 
+    def forget(self) -> None:
+        """No face goes on; its number is not used again."""
+        self.tracks = []
+
     def update(self, gray: np.ndarray, boxes: Sequence[Box], *, time_s: float, patience_s: float) -> list[FaceTrack]:
         """The tracks after a uint8 gray (H, W) frame of time `time_s` in which the detector saw `boxes`.
 

@@ -47,6 +47,17 @@ def test_a_change_of_size_starts_afresh(portrait, finder):
     assert (first.frame_index, other.frame_index) == (0, 1)
 
 
+@pytest.mark.parametrize("time_s, why", [(60.0, "a gap"), (0.0, "time that starts again")])
+def test_a_face_number_is_not_used_again_after_a_cut(time_s, why, portrait, finder):
+    pipeline = Pipeline(None, None, finder)
+    frame = scene(portrait, (20, 60))
+    first = [pipeline.step(frame, at).faces[0].face_id for at in (0.0, 0.04)]
+    after = [pipeline.step(frame, time_s + at).faces[0].face_id for at in (0.0, 0.04)]
+    assert (first, after) == ([1, 1], [2, 2]), why
+    pipeline.reset()
+    assert pipeline.step(frame, 0.0).faces[0].face_id == 1, "another video"
+
+
 def streamed_and_whole(folder: Path, video: Path) -> tuple[np.ndarray, np.ndarray]:
     """The pipeline's answers frame by frame, and the joined Keras network's for these windows."""
 
