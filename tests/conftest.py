@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import h5py
-import joblib
 import numpy as np
 import pytest
 
@@ -117,18 +116,10 @@ def folders(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def entries(tmp_path, monkeypatch):
     """Number of arrays in a feature cache of the test's own."""
-    from helpers.action import training as action_training
-    from helpers.emotion import training as emotion_training
+    from helpers.data import cache
 
-    memory = joblib.Memory(tmp_path / "cache", verbose=0)
-    for module, name in (
-        (emotion_training, "_cached_crops"),
-        (action_training, "_cached_features"),
-        (action_training, "_cached_steps"),
-    ):
-        function = getattr(module, name)
-        monkeypatch.setattr(module, name, memory.cache(ignore=function.ignore)(function.func))
-    return lambda: len(list((tmp_path / "cache").rglob("output.pkl")))
+    monkeypatch.setattr(cache, "REPOSITORY", tmp_path)
+    return lambda: len(list((tmp_path / ".cache").rglob("*.npz")))
 
 
 _KERAS_2 = {  # what Keras 2 wrote into the configuration of a layer and Keras 3 refuses

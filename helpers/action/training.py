@@ -12,14 +12,14 @@ import numpy as np
 
 from helpers.action.clips import Augmentation, ClipSpec, video_steps, windows
 from helpers.action.model import build_action_head, build_backbone
-from helpers.data.cache import content_key, memory, weights_key
+from helpers.data.cache import cached_array, content_key, weights_key
 from helpers.data.folders import Sample, Skipped, list_samples
-from helpers.data.paths import ARTIFACTS, REPOSITORY, data_root, find_dataset
+from helpers.data.paths import ARTIFACTS, data_root, find_dataset
 from helpers.data.splits import leave_groups_out
 from helpers.errors import DataError
 from helpers.runtime import KerasFunction, load_keras
-from helpers.synthetic import generator_version
-from helpers.synthetic.scenes import ACTIONS, IDLE, write_action_samples
+from helpers.synthetic.samples import cached_action_samples
+from helpers.synthetic.scenes import ACTIONS, IDLE
 from helpers.training import capped_class_weights, fit, make_optimizer, profile
 
 
@@ -67,7 +67,7 @@ def _step_spec(spec: ClipSpec) -> dict:
     return replace(spec, length=1, window_s=spec.step_s).as_dict()
 
 
-@memory.cache(ignore=["path", "function"])
+@cached_array(ignore=("path", "function"))
 def _cached_features(
     content: str, spec: dict, augmentation: Augmentation, weights: str, path: Path, function
 ) -> np.ndarray:
@@ -79,7 +79,7 @@ def clip_steps(samples: list[Sample], spec: ClipSpec) -> list[np.ndarray]:
     return [_cached_steps(content_key([sample]), _step_spec(spec), sample.path) for sample in samples]
 
 
-@memory.cache(ignore=["path"])
+@cached_array(ignore=("path",))
 def _cached_steps(content: str, spec: dict, path: Path) -> np.ndarray:
     return np.round(127 * video_steps(path, ClipSpec(**spec))).astype(np.int8)
 
@@ -233,8 +233,7 @@ def video_probabilities(model, features: list[np.ndarray], spec: ClipSpec) -> np
 
 def synthetic_clips(people: range, actions: tuple[str, ...]) -> list[Sample]:
     """Clips of drawn people (the seeds in `people`), drawn once and kept below .cache/."""
-    folder = REPOSITORY / ".cache" / f"drawn_{people.start}_{people.stop}_{generator_version()}"
-    write_action_samples(folder, people, actions, size=(120, 160))
+    folder = cached_action_samples(people, actions, size=(120, 160))
     return [sample for sample in list_samples(folder) if sample.label in actions]
 
 
@@ -265,12 +264,12 @@ def action_data(config: dict) -> ActionData:
     config: dataset, clip, encoder, copies, drawn_people, seed. In the smoke profile four drawn actions stand in for
     everything. A video that cannot be read is named and left out.
     """
-    smoke, cache = profile() == "smoke", REPOSITORY / ".cache"
+    smoke = profile() == "smoke"
     source = None if smoke else find_dataset(config["dataset"])
     if source is None and not smoke:
         raise DataError(f"data set {config['dataset']!r} is not in {data_root()}; data/README.md says how to get it")
     if smoke:
-        source = write_action_samples(cache / "smoke_actions", range(2), ACTIONS[:4], size=(96, 128))
+        source = cached_action_samples(range(2), ACTIONS[:4], size=(96, 128))
     real, drawn, skipped = list_samples(source), [], []
     labels = {sample.label for sample in real}
     if config["drawn_people"]:

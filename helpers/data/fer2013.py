@@ -25,22 +25,16 @@ FER_PLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "
 
 
 def read_manifest(path: Path | str) -> list[ManifestRow]:
-    """The rows of a `fer2013_manifest.csv`. Raises DataError for missing columns or non-numbers.
+    """The rows of a `fer2013_manifest.csv`. Raises DataError for missing columns or cells and for non-numbers.
 
     A PublicTest row with `copies_in_training == 0` is leak-free. Without such a file,
     `duplicate_pixels` finds the same from the images.
     """
-    rows = read_csv(Path(path), ("file", "label", "usage", "copies_in_Training", *FER_PLUS))
-    try:
-        return [
-            ManifestRow(
-                row["file"],
-                row["label"],
-                row["usage"],
-                int(row["copies_in_Training"]),
-                {name: int(row[name]) for name in FER_PLUS if row[name]},
-            )
-            for row in rows
-        ]
-    except ValueError as error:
-        raise DataError(f"{path}: a count is not a whole number ({error}).") from error
+    rows = []
+    for line, row in read_csv(Path(path), ("file", "label", "usage", "copies_in_Training", *FER_PLUS)):
+        try:
+            copies, votes = int(row["copies_in_Training"]), {name: int(row[name]) for name in FER_PLUS if row[name]}
+        except ValueError as error:
+            raise DataError(f"{path}: a count in line {line} is not a whole number ({error}).") from error
+        rows.append(ManifestRow(row["file"], row["label"], row["usage"], copies, votes))
+    return rows

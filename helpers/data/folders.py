@@ -14,12 +14,16 @@ from helpers.data.files import (
     VIDEO_SUFFIXES,
     is_media,
     is_zip,
+    printable,
     read_csv,
     subfolders,
     visible_entries,
+    why_unreadable,
 )
 from helpers.data.zips import extracted
 from helpers.errors import DataError
+
+_DEEPEST = 5  # zips and folders around each other, outside the class folders
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not self.label or not self.group:
-            raise DataError(f"{self.path}: a sample needs a label and a group, both not empty.")
+            raise DataError(f"{printable(self.path)}: a sample needs a label and a group, both not empty.")
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ def class_folders(source: Path | str) -> Path:
         return extracted(zips, folder / GROUPS_FILE)
     if not subfolders(folder):
         raise DataError(
-            f"{source}: no class folder in it. Expected one folder (or one zip) per "
-            "class, named after the class, with the files of that class inside."
+            f"{printable(source)}: no class folder in it. Expected one folder (or one zip) per class, named after the "
+            "class, with the files of that class inside."
         )
     return folder
 
@@ -68,17 +72,22 @@ def _opened(source: Path) -> Path:
     if source.is_dir():
         return source
     if not source.exists():
-        raise DataError(f"{source}: no such file or folder. data/README.md says how to get each data set.")
+        raise DataError(f"{printable(source)}: no such file or folder. data/README.md says how to get each data set.")
     if source.suffix.lower() == ".rar":
         raise DataError(
             f"{source}: Python cannot read rar. Unpack it (`unrar x`, 7-Zip or `bsdtar -xf`) and give the folder."
+        )
+    if not is_zip(source):
+        raise DataError(
+            f"{printable(source)}: a single file. Expected a folder (or a zip) with one folder per class; a table of "
+            "pixels such as fer2013.csv is not read: get fer2013.zip with its images, see data/README.md."
         )
     return extracted([source])
 
 
 def _unwrapped(folder: Path) -> Path:
     """Step into a lone folder or zip that holds the classes (`UCF50/UCF50/<class>/...`)."""
-    while True:
+    for _ in range(_DEEPEST):
         inner = subfolders(folder) or [p for p in visible_entries(folder) if is_zip(p)]
         rar = [p for p in visible_entries(folder) if p.suffix.lower() == ".rar"]
         if rar and not subfolders(folder):
@@ -86,6 +95,9 @@ def _unwrapped(folder: Path) -> Path:
         if len(inner) != 1 or not _holds_classes(content := _opened(inner[0])):
             return folder
         folder = content
+    raise DataError(
+        f"{printable(folder)}: more than {_DEEPEST} zips or folders around each other, and no class folder."
+    )
 
 
 def _holds_classes(folder: Path) -> bool:
@@ -118,12 +130,12 @@ def list_samples(
     files = [path for folder in subfolders(root) for path in _class_files(folder, frozenset(suffixes), left_out)]
     if not files:
         raise DataError(
-            f"{source}: no usable file in its folders "
-            f"({', '.join(p.name for p in subfolders(root)[:5])}). Expected "
+            f"{printable(source)}: no usable file in its folders "
+            f"({', '.join(printable(p.name) for p in subfolders(root)[:5])}). Expected "
             f"{' '.join(sorted(suffixes))} directly in one folder per class."
         )
     if skipped is None and left_out:
-        raise DataError(f"{left_out[0].path}: {left_out[0].reason}. Mend it or move it away.")
+        raise DataError(f"{printable(left_out[0].path)}: {left_out[0].reason}. Mend it or move it away.")
     if skipped is not None:
         skipped.extend(left_out)
     groups = read_groups(root) if grouped else None
@@ -137,6 +149,8 @@ def _class_files(folder: Path, suffixes: frozenset[str], left_out: list[Skipped]
             left_out.append(Skipped(path, "a folder inside a class folder"))
         elif path.suffix.lower() not in suffixes:
             left_out.append(Skipped(path, f"not one of {' '.join(sorted(suffixes))}"))
+        elif why := why_unreadable(path):
+            left_out.append(Skipped(path, why))
         else:
             files.append(path)
     if not entries:
@@ -156,23 +170,30 @@ def _sample(path: Path, groups: Mapping[tuple[str, str], str] | None) -> Sample:
 def read_groups(root: Path) -> dict[tuple[str, str], str] | None:
     """`root/groups.csv` as {(label, file name): group}, None when there is no such file.
 
-    Raises DataError when a column is missing or a row names a file that is not there.
+    Raises DataError naming the line when a column or cell is missing, when a row names a file that is not there, and
+    when two rows put one file into two groups.
     """
     path = root / GROUPS_FILE
     if not path.is_file():
         return None
-    rows = read_csv(path, ("label", "file", "group"))
-    for row in rows:
-        if not (root / row["label"] / row["file"]).is_file():
+    groups: dict[tuple[str, str], str] = {}
+    for line, row in read_csv(path, ("label", "file", "group")):
+        label, file, group = row["label"], row["file"], row["group"]
+        if not group:
+            raise DataError(f"{path}: line {line} gives {label}/{file} no group; a group is not empty.")
+        if groups.setdefault((label, file), group) != group:
             raise DataError(
-                f"{path}: it names {row['label']}/{row['file']}, which is not there. "
-                "Restore the file or delete the row."
+                f"{path}: line {line} puts {label}/{file} into {group!r}, an earlier line into another group."
             )
-    return {(row["label"], row["file"]): row["group"] for row in rows}
+        if not (root / label / file).is_file():
+            raise DataError(
+                f"{path}: line {line} names {label}/{file}, which is not there. Restore the file or delete the row."
+            )
+    return groups
 
 
-# File names that say who or what was filmed; the first pattern that fits gives the group.
-GROUP_PATTERNS = (
+# File names that say who or what is shown; the first pattern that fits gives the group.
+_GROUP_PATTERNS = (
     re.compile(r"_(g\d+)_"),  # UCF50, UCF101: v_Biking_g07_c03.avi
     re.compile(r"^((?:person|subject|actor|p|s)\d+)[_-]", re.I),  # person07_, CK+ S010_, own p3_
     re.compile(r"^(\d\d)\d\d[a-z]\d\d\."),  # TFEID: 0111b01.jpg is performer 01
@@ -184,12 +205,12 @@ def group_of_name(name: str, label: str) -> str:
 
     Known: UCF's `_gNN_`, a person prefix (`person07_`, `S010_`, `p3_`), TFEID's first two digits,
     ARID's `<class>_<scene>_<clip>`, Weizmann's `<person>_<class>`. A file as its own group means
-    that nobody knows better: clips cut from one film, or photos of one person, may then fall on
+    that nobody knows better: clips cut from one video, or photos of one person, may then fall on
     both sides of a split and make a result look better than it is. A `groups.csv` prevents that.
     """
     word = re.escape(label)
     with_class = (rf"((?:.+_)?{word}_\d+)_\d+\.", rf"(.+)_{word}\d*\.")
-    for pattern in (*GROUP_PATTERNS, *(re.compile("^" + p, re.I) for p in with_class)):
+    for pattern in (*_GROUP_PATTERNS, *(re.compile("^" + p, re.I) for p in with_class)):
         if match := pattern.search(name):
             return match[1]
     return f"{label}/{name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from helpers.data.files import is_zip, visible_entries
@@ -35,4 +36,6 @@ def find_dataset(name: str) -> Path | None:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "plus"))
+    """Letters and digits of any script alone; the name itself when it has none."""
+    text = unicodedata.normalize("NFKC", name).casefold().replace("+", "plus")
+    return re.sub(r"[\W_]", "", text) or name

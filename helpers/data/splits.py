@@ -12,6 +12,8 @@ from sklearn.model_selection import GroupShuffleSplit, LeaveOneGroupOut, Stratif
 from helpers.data.folders import Sample
 from helpers.errors import DataError
 
+_FEW_GROUPS = 12  # up to here large groups decide which numbers of them can be held out at all
+
 
 def split_groups(samples: list[Sample], fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """(train, held out): about `fraction` held out, whole groups only, every label on both sides.
@@ -69,12 +71,15 @@ def _independent_parts(samples: list[Sample]) -> list[list[Sample]]:
 
 
 def _proposals(samples: list[Sample], fraction: float, seed: int) -> Iterator[tuple[list[Sample], list[Sample]]]:
+    """Splits that hold out `fraction` of the groups; with few groups also any other number of them, nearest first."""
     groups = [s.group for s in samples]
     count = len(set(groups))
-    taken = min(max(1, round(fraction * count)), count - 1)
+    wanted = min(max(1, round(fraction * count)), count - 1)
     rounds = max(5, min(1000, 50_000 // len(samples)))  # large sets balance by themselves
-    splitter = GroupShuffleSplit(rounds, test_size=taken, random_state=seed)
-    yield from _pairs(samples, splitter.split(samples, groups=groups))
+    numbers = sorted(range(1, count), key=lambda number: abs(number - wanted)) if count <= _FEW_GROUPS else [wanted]
+    for number in numbers:
+        splitter = GroupShuffleSplit(rounds, test_size=number, random_state=seed)
+        yield from _pairs(samples, splitter.split(samples, groups=groups))
 
 
 def _pairs(

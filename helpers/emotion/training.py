@@ -13,11 +13,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 
-from helpers.data.cache import content_key, memory, weights_key
+from helpers.data.cache import cached_array, content_key, weights_key
+from helpers.data.duplicates import group_by_pixels
 from helpers.data.fer2013 import FER_PLUS, read_manifest
 from helpers.data.folders import Sample, list_split
-from helpers.data.images import group_by_pixels
-from helpers.data.paths import ARTIFACTS, REPOSITORY, data_root, find_dataset
+from helpers.data.paths import ARTIFACTS, data_root, find_dataset
 from helpers.data.splits import split_groups
 from helpers.emotion.classifier import (
     EmotionClassifier,
@@ -39,7 +39,7 @@ from helpers.emotion.model import (
 from helpers.errors import DataError
 from helpers.evaluate.predict import predict_emotions
 from helpers.runtime import KerasFunction, load_keras
-from helpers.synthetic.scenes import write_emotion_samples
+from helpers.synthetic.samples import cached_emotion_samples
 from helpers.training import capped_class_weights, fit, load_run, make_optimizer, profile
 
 
@@ -47,7 +47,7 @@ def fer_samples(split: str) -> list[Sample]:
     """FER-2013's "train" or "test" faces; in the smoke profile, and where the data set is missing, drawn ones."""
     source = None if profile() == "smoke" else find_dataset("fer2013")
     if source is None:
-        source = write_emotion_samples(REPOSITORY / ".cache" / "drawn_faces", per_class=60)
+        source = cached_emotion_samples(per_class=60)
     return list_split(source, split)
 
 
@@ -98,7 +98,7 @@ def face_arrays(samples: list[Sample], labels: tuple[str, ...], spec: FaceSpec) 
     return crops, np.array([labels.index(sample.label) for sample in samples])
 
 
-@memory.cache(ignore=["samples"])
+@cached_array(ignore=("samples",))
 def _cached_crops(key: str, spec: dict, samples: list[Sample]) -> np.ndarray:
     return crop_samples(samples, FacePreprocessor(FaceSpec(**spec)), FaceFinder())[0]
 
@@ -412,7 +412,7 @@ def train_teachers(config: dict, work: Path) -> dict[str, list[float]]:
     return {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
 
 
-@memory.cache(ignore=["teacher", "crops", "preprocessor"])
+@cached_array(ignore=("teacher", "crops", "preprocessor"))
 def _cached_answers(content: str, face: dict, views: dict, weights: str, teacher, crops, preprocessor) -> np.ndarray:
     return teach(teacher, crops, preprocessor, **views)
 

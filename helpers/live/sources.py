@@ -6,7 +6,6 @@ import os
 import queue
 import re
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +17,9 @@ import numpy as np
 
 from helpers.data.files import IMAGE_SUFFIXES
 from helpers.data.images import read_image
-from helpers.data.paths import REPOSITORY
 from helpers.data.videos import FALLBACK_FPS, frame_rate, read_frames, video_frames
 from helpers.errors import DataError, SourceError
-from helpers.synthetic import generator_version
-from helpers.synthetic.demo import write_demo_clip
+from helpers.synthetic.samples import demo_clip
 
 DEFAULT_FPS = FALLBACK_FPS  # where a source does not say, or says something no camera does
 STALL_S = 5.0  # a stream that shows nothing new for so long is given up
@@ -194,23 +191,6 @@ def open_source(source: str | int | Path) -> Source:
 def without_password(source: str | int | Path) -> str:
     """The source's name for people: an address without its user and password."""
     return re.sub(r"(?<=://)[^/@]*@", "", str(source).strip())
-
-
-def demo_clip() -> Path:
-    """The clip that the project draws itself, made on first use. A change of the generator makes a
-    new one.
-    """
-
-    version = generator_version()
-    folder = REPOSITORY / ".cache"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError:  # a read-only installation
-        folder = Path(tempfile.gettempdir())
-    path = folder / f"demo-{version}.mp4"
-    if not path.exists():
-        write_demo_clip(path)  # all or nothing: another process never sees half a clip
-    return path
 
 
 def _open_camera(index: int) -> Source:

@@ -1,4 +1,4 @@
-"""Synthetic people, faces and clips: painted from seeds, no downloads."""
+"""Synthetic people, faces and clips, painted from seeds: the same arguments always give the same pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def generator_version() -> str:
 
 
 def version_of(folder: Path) -> str:
-    """Eight hexadecimal digits over names and content of all Python files below a folder."""
+    """Eight hexadecimal digits over names and content of all Python files in a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

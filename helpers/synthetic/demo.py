@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from helpers.synthetic.painting import Camera
 from helpers.synthetic.scenes import (
-    DEMO_FPS,
-    DEMO_SEED,
-    DEMO_SIZE,
-    PHOTO_FACE,
-    PHOTO_SCALE,
     expose,
     paint_scene,
     sample_appearance,
-    write_video,
 )
 from helpers.synthetic.skeleton import MOTIONS, Body, Pose, Style, ease, rest
 
+_DEMO_SIZE, DEMO_FPS, _DEMO_SEED = (480, 640), 25, 20
 # seconds, action, framing, expression that the face moves to
 DEMO_SCRIPT = (
     (1.6, "idle", "near", "neutral"),
@@ -35,16 +29,17 @@ DEMO_SCRIPT = (
 )
 
 
-DEMO_FRAMINGS = {"near": Camera(0.56, 1.13, 3.0, 0.85), "far": Camera(1.5, 1.40, 3.0, 0.85)}
-DEMO_BODY = Body(shirt=(70, 48, 40), trousers=(62, 44, 38), skin=(140, 165, 215), build=1.05)
+_DEMO_FRAMINGS = {"near": Camera(0.56, 1.13, 3.0, 0.85), "far": Camera(1.5, 1.40, 3.0, 0.85)}
+_DEMO_BODY = Body(shirt=(70, 48, 40), trousers=(62, 44, 38), skin=(140, 165, 215), build=1.05)
 
 
 # The photograph that matplotlib ships: Grace Hopper, US Navy, public domain. Outline of cap, head
-# and collar, and the point that takes the place of the figure's face, in pixels of that picture.
-PHOTO = "grace_hopper.jpg"
-PHOTO_LIPS = (270, 277)  # where they meet
-PHOTO_GAPE = (30, 20)  # half width and height of the open mouth
-PHOTO_OUTLINE = (
+# and collar, and the point that takes the place of the figure's face, in pixels of that image.
+_PHOTO_FACE, _PHOTO_SCALE = (268, 212), 0.00070  # body heights per pixel
+_PHOTO = "grace_hopper.jpg"
+_PHOTO_LIPS = (270, 277)  # where they meet
+_PHOTO_GAPE = (30, 20)  # half width and height of the open mouth
+_PHOTO_OUTLINE = (
     (180, 80),
     (184, 56),
     (212, 34),
@@ -73,8 +68,8 @@ PHOTO_OUTLINE = (
 )
 
 
-# Where an expression pulls the skin: x, y, shift right, shift down, reach; pixels of that picture.
-PHOTO_PULLS = {
+# Where an expression pulls the skin: x, y, shift right, shift down, reach; pixels of that image.
+_PHOTO_PULLS = {
     "neutral": (),
     "happy": (
         (233, 279, -12, -12, 20),
@@ -90,23 +85,18 @@ PHOTO_PULLS = {
 def demo_sections() -> list[tuple[float, float, str]]:
     """What happens in the demo clip: (start s, end s, action or "idle"), without gaps."""
     ends = np.cumsum([row[0] for row in DEMO_SCRIPT])
-    return [(round(float(end - row[0]), 3), round(float(end), 3), row[1]) for end, row in zip(ends, DEMO_SCRIPT)]
-
-
-def write_demo_clip(path: str | Path, seconds: float | None = None) -> Path:
-    """A webcam-like mp4, 640x480 at 25 fps; only its first `seconds` if given. Returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, render_demo(seconds), DEMO_FPS)
-    return path
+    return [
+        (round(float(end - row[0]), 3), round(float(end), 3), row[1])
+        for end, row in zip(ends, DEMO_SCRIPT, strict=True)
+    ]
 
 
 def render_demo(seconds: float | None = None) -> Iterator[np.ndarray]:
     """The frames of the demo clip, BGR uint8 (480, 640, 3)."""
     whole = demo_sections()[-1][1]
-    look = replace(
-        sample_appearance(DEMO_SEED, DEMO_SIZE),
-        body=DEMO_BODY,
+    appearance = replace(
+        sample_appearance(_DEMO_SEED, _DEMO_SIZE),
+        body=_DEMO_BODY,
         heading=0.0,
         softness=0.5,
         shake=0.0,
@@ -115,13 +105,13 @@ def render_demo(seconds: float | None = None) -> Iterator[np.ndarray]:
         sun=np.array([-0.6, -0.8]),
         tones=np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2),
     )
-    grain = np.random.default_rng(DEMO_SEED)
+    grain = np.random.default_rng(_DEMO_SEED)
     for k in range(round(min(seconds or whole, whole) * DEMO_FPS)):
         t = k / DEMO_FPS
         pose, camera, expression = _demo_moment(t)
         head = _PhotoHead(expression, pose.tilt)
-        picture = paint_scene(replace(look, camera=camera), [(pose, look.body)], t, DEMO_SIZE, head)
-        yield expose(picture, look, grain)
+        image = paint_scene(replace(appearance, camera=camera), [(pose, appearance.body)], t, _DEMO_SIZE, head)
+        yield expose(image, appearance, grain)
 
 
 def _demo_moment(t: float) -> tuple[Pose, Camera, dict[str, float]]:
@@ -132,7 +122,7 @@ def _demo_moment(t: float) -> tuple[Pose, Camera, dict[str, float]]:
     poses = [_demo_pose(k, t - sections[k][0]) for k in (before, now)]
     names = [field.name for field in fields(Pose) if field.name != "hips"]  # nobody walks here
     pose = Pose(**{name: _mix(*(getattr(p, name) for p in poses), share) for name in names})
-    near, far = (DEMO_FRAMINGS[DEMO_SCRIPT[k][2]] for k in (before, now))
+    near, far = (_DEMO_FRAMINGS[DEMO_SCRIPT[k][2]] for k in (before, now))
     back = ease((t - sections[now][0]) / DEMO_SCRIPT[now][0])
     camera = replace(far, span=_mix(near.span, far.span, back), top=_mix(near.top, far.top, back))
     expression = {DEMO_SCRIPT[before][3]: 1 - share}
@@ -165,7 +155,7 @@ def _demo_pose(section: int, t: float) -> Pose:
 def _mix(a: object, b: object, share: float) -> object:
     """Between two numbers, arrays or tuples."""
     if isinstance(a, tuple):
-        return tuple(_mix(x, y, share) for x, y in zip(a, b))
+        return tuple(_mix(x, y, share) for x, y in zip(a, b, strict=True))
     return a + (b - a) * share
 
 
@@ -174,50 +164,50 @@ def _photo() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """The photograph, its soft mask (float, 0..1), and per expression whence a pixel is fetched."""
     from matplotlib.cbook import get_sample_data
 
-    picture = cv2.imread(str(get_sample_data(PHOTO, asfileobj=False)))
-    mask = np.zeros(picture.shape[:2], np.float32)
-    cv2.fillPoly(mask, [np.array(PHOTO_OUTLINE, np.int32)], 1.0, cv2.LINE_AA)
-    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(np.float32)
+    image = cv2.imread(str(get_sample_data(_PHOTO, asfileobj=False)))
+    mask = np.zeros(image.shape[:2], np.float32)
+    cv2.fillPoly(mask, [np.array(_PHOTO_OUTLINE, np.int32)], 1.0, cv2.LINE_AA)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     fetch = {}
-    for label, pulls in PHOTO_PULLS.items():
-        fetch[label] = np.zeros((*picture.shape[:2], 2), np.float32)
+    for label, pulls in _PHOTO_PULLS.items():
+        fetch[label] = np.zeros((*image.shape[:2], 2), np.float32)
         for cx, cy, right, down, reach in pulls:
             weight = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * reach**2))
             fetch[label] -= weight[..., None] * np.float32([right, down])
-    return picture, cv2.GaussianBlur(mask, (0, 0), 2.5), fetch
+    return image, cv2.GaussianBlur(mask, (0, 0), 2.5), fetch
 
 
 @dataclass(frozen=True)
 class _PhotoHead:
-    """Paints the photographed head instead of a drawn one; called by `paint_figure`."""
+    """Paints the photographed head instead of the painted one; called by `paint_figure`."""
 
     expression: dict[str, float]
     roll: float
 
     def __call__(self, image: np.ndarray, pixel: dict, unit: float, *_: object) -> None:
-        picture, mask, fetch = _photo()
+        photo, mask, fetch = _photo()
         shift = sum(weight * fetch[label] for label, weight in self.expression.items())
-        place = cv2.getRotationMatrix2D(PHOTO_FACE, -2 * np.degrees(self.roll), unit * PHOTO_SCALE)
-        left, top = np.maximum(np.floor(pixel["face"] - 290 * unit * PHOTO_SCALE), 0).astype(int)
-        region = image[top:, left:][: int(580 * unit * PHOTO_SCALE), : int(580 * unit * PHOTO_SCALE)]
-        place[:, 2] += pixel["face"] - PHOTO_FACE - [left, top]
+        place = cv2.getRotationMatrix2D(_PHOTO_FACE, -2 * np.degrees(self.roll), unit * _PHOTO_SCALE)
+        left, top = np.maximum(np.floor(pixel["face"] - 290 * unit * _PHOTO_SCALE), 0).astype(int)
+        region = image[top:, left:][: int(580 * unit * _PHOTO_SCALE), : int(580 * unit * _PHOTO_SCALE)]
+        place[:, 2] += pixel["face"] - _PHOTO_FACE - [left, top]
         size = region.shape[1::-1]
-        moved = _pull(picture, shift, self.expression.get("surprise", 0.0))
+        moved = _pull(photo, shift, self.expression.get("surprise", 0.0))
         head = cv2.warpAffine(moved, place, size, flags=cv2.INTER_AREA)
         alpha = cv2.warpAffine(mask, place, size, flags=cv2.INTER_AREA)[..., None]
         region[:] = (alpha * head + (1 - alpha) * region).astype(np.uint8)
 
 
-def _pull(picture: np.ndarray, shift: np.ndarray, opened: float) -> np.ndarray:
+def _pull(image: np.ndarray, shift: np.ndarray, opened: float) -> np.ndarray:
     """The photograph with every pixel fetched from `shift` away, and the mouth `opened` (0..1)."""
-    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(np.float32)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     fetch_x, fetch_y = x + shift[..., 0], y + shift[..., 1]
     if opened <= 0:
-        return cv2.remap(picture, fetch_x, fetch_y, cv2.INTER_LINEAR)
-    (middle, lips), (half, height) = PHOTO_LIPS, PHOTO_GAPE
+        return cv2.remap(image, fetch_x, fetch_y, cv2.INTER_LINEAR)
+    (middle, lips), (half, height) = _PHOTO_LIPS, _PHOTO_GAPE
     gap = opened * height * np.maximum(1 - ((x - middle) / half) ** 2, 0)
     below = y - lips - gap  # the lower lip and what hangs on it move down, less towards the chin
     fetch_y -= np.where(below > 0, gap * np.exp(-((below / 45) ** 2)), 0)
-    moved = cv2.remap(picture, fetch_x, fetch_y.astype(np.float32), cv2.INTER_LINEAR)
+    moved = cv2.remap(image, fetch_x, fetch_y.astype(np.float32), cv2.INTER_LINEAR)
     inside = cv2.GaussianBlur(((below < 0) & (y > lips)).astype(np.float32), (0, 0), 1.5)[..., None]
     return (moved * (1 - inside) + inside * np.float32([30, 20, 50])).astype(np.uint8)

@@ -13,8 +13,8 @@ from helpers.synthetic.painting import CIRCLE, SUBPIXEL
 # What an expression does to a face, after the facial action units that Ekman and Friesen (Facial
 # Action Coding System) list for it: brows (inner and outer end up, pinched together), upper lid up,
 # lower lid squint, nose wrinkle, mouth (corners up, open, wide, upper lip up, teeth).
-FACE_MOVES = ("inner", "outer", "pinch", "lid", "squint", "nose", "corner", "open", "wide", "upper", "teeth")
-FACE_SHAPES = {
+_FACE_MOVES = ("inner", "outer", "pinch", "lid", "squint", "nose", "corner", "open", "wide", "upper", "teeth")
+_FACE_SHAPES = {
     "angry": (-1.0, 0.4, 1.0, 0.3, 0.6, 0.4, -0.5, 0.25, 0.0, 0.2, 0.4),
     "disgust": (-0.6, -0.2, 0.6, -0.4, 0.9, 1.0, -0.5, 0.25, -0.1, 1.0, 0.3),
     "fear": (0.9, 0.2, 0.6, 0.9, 0.1, 0.0, -0.3, 0.55, 0.35, 0.1, 0.4),
@@ -24,25 +24,26 @@ FACE_SHAPES = {
     "surprise": (1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.1, -0.4, 0.0, 0.1),
 }
 
-
-CANVAS = 144  # faces are drawn at three times the final 48 pixels
+EXPRESSIONS = tuple(_FACE_SHAPES)
+_CANVAS = 144  # faces are painted at three times the final 48 pixels
 
 
 def render_expression(label: str, seed: int) -> np.ndarray:
-    """A drawn face, framed as in FER-2013 (the face fills the picture): uint8 (48, 48) gray.
+    """A synthetic face, framed as in FER-2013 (the face fills the image): uint8 (48, 48) gray.
 
     `seed` is the person, who shows every expression with another pose, light and strength.
-    Raises ValueError for a label that is not in FACE_SHAPES.
+    Raises ValueError for a label that is not in EXPRESSIONS.
     """
-    if label not in FACE_SHAPES:
-        raise ValueError(f"unknown expression {label!r}; known: {', '.join(FACE_SHAPES)}")
+    if label not in _FACE_SHAPES:
+        raise ValueError(f"unknown expression {label!r}; known: {', '.join(EXPRESSIONS)}")
     person = np.random.default_rng((seed, 4))
     shot = np.random.default_rng((seed, 5, zlib.crc32(label.encode())))
     strength = shot.uniform(0.6, 1.2)
     move = dict(
         zip(
-            FACE_MOVES,
-            strength * np.array(FACE_SHAPES[label]) + shot.normal(0, 0.1, len(FACE_MOVES)),
+            _FACE_MOVES,
+            strength * np.array(_FACE_SHAPES[label]) + shot.normal(0, 0.1, len(_FACE_MOVES)),
+            strict=True,
         )
     )
     face = _Face(person, shot)
@@ -51,12 +52,12 @@ def render_expression(label: str, seed: int) -> np.ndarray:
     face.paint_eyes(move)
     face.paint_mouth(move)
     face.paint_hair_and_glasses()
-    picture = cv2.resize(
+    image = cv2.resize(
         cv2.GaussianBlur(face.image, (0, 0), shot.uniform(0.7, 2.2)),
         (48, 48),
         interpolation=cv2.INTER_AREA,
     )
-    return np.clip(picture + shot.normal(0, shot.uniform(1, 6), picture.shape), 0, 255).astype(np.uint8)
+    return np.clip(image + shot.normal(0, shot.uniform(1, 6), image.shape), 0, 255).astype(np.uint8)
 
 
 class _Face:
@@ -84,10 +85,10 @@ class _Face:
         self.light = np.array([*shot.uniform(-0.8, 0.8, 2), 0.9])
         self.exposure, self.yaw = shot.uniform(0.6, 1.15), shot.normal(0, 0.07)
         self.backdrop = shot.uniform(10, 245)
-        roll, scale = shot.normal(0, 0.07), CANVAS / 2 * shot.uniform(1.0, 1.16)
+        roll, scale = shot.normal(0, 0.07), _CANVAS / 2 * shot.uniform(1.0, 1.16)
         self.axes = scale * np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
-        self.origin = CANVAS / 2 + shot.normal(0, 0.02 * CANVAS, 2)
-        self.image = np.full((CANVAS, CANVAS), self.backdrop, np.float32)
+        self.origin = _CANVAS / 2 + shot.normal(0, 0.02 * _CANVAS, 2)
+        self.image = np.full((_CANVAS, _CANVAS), self.backdrop, np.float32)
 
     def _pixels(self, points: Sequence) -> np.ndarray:
         points = np.array(points, float)
@@ -105,7 +106,7 @@ class _Face:
             [self._pixels(points)],
             False,
             float(tone),
-            max(1, round(weight * CANVAS / 2)),
+            max(1, round(weight * _CANVAS / 2)),
             cv2.LINE_AA,
             SUBPIXEL,
         )
@@ -117,7 +118,7 @@ class _Face:
     def paint_skin(self) -> None:
         """An ellipsoid under one lamp, with dark eye sockets and a nose that catches the light."""
         inverse = np.linalg.inv(self.axes)
-        y, x = np.mgrid[:CANVAS, :CANVAS]
+        y, x = np.mgrid[:_CANVAS, :_CANVAS]
         x, y = np.tensordot(inverse, np.stack([x - self.origin[0], y - self.origin[1]]), 1)
         x, y = x / self.width, y / 1.12
         depth = np.sqrt(np.maximum(1 - x**2 - y**2, 0))
@@ -224,7 +225,7 @@ class _Face:
     def paint_hair_and_glasses(self) -> None:
         x = np.linspace(-1.2, 1.2, 9)
         self._fill(
-            [(-1.3, -1.6), *zip(x, self.hairline + 0.45 * x**2), (1.3, -1.6)],
+            [(-1.3, -1.6), *zip(x, self.hairline + 0.45 * x**2, strict=True), (1.3, -1.6)],
             self.hair * self.exposure,
         )
         if self.glasses:

@@ -14,7 +14,7 @@ SUBPIXEL = 4  # fractional bits in cv2 coordinates: without them slow movements 
 
 
 # name, joints, radii in body heights, colour; the nearer to the camera, the later it is painted
-LIMBS = (
+_LIMBS = (
     ("foot", ("ankle", "toe"), (0.027, 0.022), "shoes"),
     ("shin", ("knee", "ankle"), (0.040, 0.028), "shin"),
     ("thigh", ("hip", "knee"), (0.062, 0.042), "trousers"),
@@ -24,11 +24,11 @@ LIMBS = (
 )
 
 
-PARTS = (
+_PARTS = (
     *(
         (name, tuple(joint + mark for joint in joints), radii, colour)
         for mark in "LR"
-        for name, joints, radii, colour in LIMBS
+        for name, joints, radii, colour in _LIMBS
     ),
     ("pelvis", ("hipL", "hipR", "waistL", "waistR"), (0.058, 0.058, 0.046, 0.046), "trousers"),
     ("chest", ("shoulderL", "shoulderR", "waistL", "waistR"), (0.038, 0.038, 0.05, 0.05), "shirt"),
@@ -41,7 +41,7 @@ PARTS = (
 class Camera:
     """A perspective camera at `height`, `distance` in front of the figure's place.
 
-    There, `span` body heights fill the height of the picture, whose upper edge is at height `top`.
+    There, `span` body heights fill the height of the image, whose upper edge is at height `top`.
     """
 
     span: float
@@ -61,7 +61,7 @@ class Camera:
         return np.stack([c * x - s * y + self.centre * columns, s * x + c * y + rows / 2], axis=1), unit
 
 
-def disc_hull(image: np.ndarray, centres: np.ndarray, radii: np.ndarray, colour: tuple) -> None:
+def _disc_hull(image: np.ndarray, centres: np.ndarray, radii: np.ndarray, colour: tuple) -> None:
     """Fill the convex hull of some discs: two discs make a tapered limb, four a trunk."""
     rim = CIRCLE[None] * np.asarray(radii, float)[:, None, None] + centres[:, None]
     points = np.round(np.clip(rim.reshape(-1, 2), -4000, 4000) * 2**SUBPIXEL).astype(np.int32)
@@ -81,10 +81,10 @@ def shade(colour: tuple, factor: float) -> tuple:
     return tuple(float(min(max(c * factor, 0), 255)) for c in colour)
 
 
-def paint_part(image: np.ndarray, centres: np.ndarray, radii: np.ndarray, colour: tuple, sun: np.ndarray) -> None:
+def _paint_part(image: np.ndarray, centres: np.ndarray, radii: np.ndarray, colour: tuple, sun: np.ndarray) -> None:
     """A darker rim on the side away from the light makes a limb look round."""
-    disc_hull(image, centres, radii, shade(colour, 0.72))
-    disc_hull(image, centres + sun * 0.22 * radii[:, None], 0.76 * radii, colour)
+    _disc_hull(image, centres, radii, shade(colour, 0.72))
+    _disc_hull(image, centres + sun * 0.22 * radii[:, None], 0.76 * radii, colour)
 
 
 def _paint_stripes(image: np.ndarray, top: np.ndarray, bottom: np.ndarray, width: float, pattern: tuple) -> None:
@@ -106,14 +106,14 @@ def _paint_stripes(image: np.ndarray, top: np.ndarray, bottom: np.ndarray, width
 
 
 def paint_head(image: np.ndarray, pixel: dict, unit: float, body: Body, sun: np.ndarray, facing: float) -> None:
-    """`facing` is 1 towards the camera, -1 away from it: only a face that can be seen is drawn."""
+    """`facing` is 1 towards the camera, -1 away from it: only a face that can be seen is painted."""
     r = unit * body.head
     skull = (np.array([pixel["face"], pixel["chin"]]), np.array([0.057, 0.042]) * r, body.skin, sun)
     cap = (np.array([pixel["crown"], pixel["nape"]]), np.array([0.058, 0.040]) * r, body.hair, sun)
     for paint in (cap, skull) if facing > -0.2 else (skull, cap):
-        paint_part(image, *paint)
+        _paint_part(image, *paint)
     if facing > -0.2:  # a fringe from temple to temple
-        disc_hull(
+        _disc_hull(
             image,
             np.array([pixel["templeL"], pixel["fringe"], pixel["templeR"]]),
             np.array([0.016, 0.024, 0.016]) * r,
@@ -122,13 +122,13 @@ def paint_head(image: np.ndarray, pixel: dict, unit: float, body: Body, sun: np.
     if facing > 0.15:
         dark = shade(body.skin, 0.45)
         for name, radius in (("eyeL", 0.009), ("eyeR", 0.009), ("nose", 0.006)):
-            disc_hull(
+            _disc_hull(
                 image,
                 pixel[name][None],
                 np.array([radius * r]),
                 dark if name == "nose" else (35, 30, 30),
             )
-        disc_hull(image, np.array([pixel["mouthL"], pixel["mouthR"]]), np.full(2, 0.006 * r), dark)
+        _disc_hull(image, np.array([pixel["mouthL"], pixel["mouthR"]]), np.full(2, 0.006 * r), dark)
 
 
 def paint_figure(
@@ -142,14 +142,14 @@ def paint_figure(
     joint = joint_positions(pose, body)
     world = np.array(list(joint.values()))
     pixels, units = camera.project(world, image.shape[:2])
-    pixel, unit = dict(zip(joint, pixels)), dict(zip(joint, units))
+    pixel, unit = dict(zip(joint, pixels, strict=True)), dict(zip(joint, units, strict=True))
     colours = {name: getattr(body, name) for name in ("skin", "shirt", "trousers", "shoes", "hair")}
     colours |= {"sleeve": colours[body.sleeve], "shin": body.skin if body.shorts else body.trousers}
 
     def depth(part: tuple) -> float:  # the trunk first where an arm hangs beside it
         return np.mean([joint[j][2] for j in part[1]]) - (0.03 if part[0] in ("chest", "pelvis", "neck") else 0.0)
 
-    parts = PARTS if body.long_hair else PARTS[:-1]
+    parts = _PARTS if body.long_hair else _PARTS[:-1]
     order = sorted((*parts, ("head", ("face", "crown"), (), "")), key=depth)
     facing = float(np.cos(pose.heading + pose.gaze))
     for name, joints, radii, colour in order:
@@ -158,7 +158,7 @@ def paint_figure(
             continue
         centres = np.array([pixel[j] for j in joints])
         radii = body.build * np.array(radii) * [unit[j] for j in joints]
-        paint_part(image, centres, radii, colours[colour], sun)
+        _paint_part(image, centres, radii, colours[colour], sun)
         if body.pattern and colour == "shirt":
             top, bottom = (centres[:2].mean(0), centres[2:].mean(0)) if name == "chest" else centres
             width = radii[0] * 0.9 + (np.hypot(*(centres[0] - centres[1])) / 2 if name == "chest" else 0)

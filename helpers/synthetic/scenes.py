@@ -1,34 +1,27 @@
-"""Synthetic sample data: people in action and faces with an expression, in rooms, under a light.
+"""Synthetic videos of people in action, in a room, under a light, before a camera.
 
-What a seed fixes is called its appearance (body, clothes, viewpoint, room, light, camera); an action only moves the skeleton.
-So the appearance tells nothing about the label: these clips can only be learnt by their movement. The same arguments
-always give the same pixels.
+What a seed fixes is called its appearance (body, clothes, viewpoint, room, light, camera); an action only moves the
+skeleton. So the appearance tells nothing about the label: these clips can only be learnt by their movement.
 """
 
 from __future__ import annotations
 
-import csv
-import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from helpers.synthetic.faces import FACE_SHAPES, render_expression
 from helpers.synthetic.painting import Camera, paint_figure, paint_head, shade
 from helpers.synthetic.skeleton import COUPLE_MOTIONS, MOTIONS, Body, Pose, Style, rest
 
 IDLE = "idle"  # standing still: a movement that is no action
 ACTIONS = tuple(sorted(set(MOTIONS) - {IDLE}))
-TRAVELLING = ("jump", "run", "walk")  # actions that may go somewhere
+_TRAVELLING = ("jump", "run", "walk")  # actions that may go somewhere
 NOBODY = "nobody"  # the empty room
 COUPLE_ACTIONS = tuple(sorted(COUPLE_MOTIONS))  # what two people do; one alone points
-EXPRESSIONS = tuple(FACE_SHAPES)
-FIRST_TEST_SEED = 1_000_000  # drawn faces from here on are "other people": they only ever appear in test/
-SKINS = (
+_SKINS = (
     (205, 220, 245),
     (170, 195, 235),
     (140, 170, 220),
@@ -44,7 +37,7 @@ def _colour(rng: np.random.Generator, saturation: float = 200, value: tuple[floa
     return tuple(float(c) for c in cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0])
 
 
-def _draw_body(rng: np.random.Generator) -> Body:
+def _sample_body(rng: np.random.Generator) -> Body:
     return Body(
         build=rng.uniform(0.82, 1.3),
         shoulder=rng.uniform(0.088, 0.115),
@@ -53,7 +46,7 @@ def _draw_body(rng: np.random.Generator) -> Body:
         leg=rng.uniform(0.225, 0.26),
         arm=rng.uniform(0.15, 0.18),
         head=rng.uniform(0.9, 1.2),
-        skin=shade(SKINS[rng.integers(len(SKINS))], rng.uniform(0.85, 1.1)),
+        skin=shade(_SKINS[rng.integers(len(_SKINS))], rng.uniform(0.85, 1.1)),
         shirt=_colour(rng),
         trousers=_colour(rng, 130, (20, 200)),
         shoes=_colour(rng, 80),
@@ -65,7 +58,7 @@ def _draw_body(rng: np.random.Generator) -> Body:
     )
 
 
-def _draw_camera(rng: np.random.Generator) -> Camera:
+def _sample_camera(rng: np.random.Generator) -> Camera:
     """Full body (50 %), to the knees (20 %) or the upper body as in front of a webcam (30 %)."""
     framing, share = rng.random(), rng.random()
     if framing < 0.5:
@@ -84,14 +77,14 @@ def _draw_camera(rng: np.random.Generator) -> Camera:
     )
 
 
-def _draw_heading(rng: np.random.Generator) -> float:
+def _sample_heading(rng: np.random.Generator) -> float:
     """Mostly towards the camera, sometimes aside, rarely away."""
     spread = rng.choice([0.3, 1.6, 0.4], p=[0.6, 0.32, 0.08])
     return float(rng.uniform(-spread, spread) + (np.pi if spread == 0.4 else 0))
 
 
-def _draw_room(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Wall, floor, texture, furniture and blobs; larger than the picture, for a shaking camera."""
+def _sample_room(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Wall, floor, texture, furniture and blobs; larger than the image, for a shaking camera."""
     rows, columns = (round(1.1 * n) for n in size)
     ramp = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None]
     room = (
@@ -133,19 +126,19 @@ class Appearance:
     camera: Camera
     heading: float
     elbow: float
-    sun: np.ndarray  # direction towards the light, in the picture
+    sun: np.ndarray  # direction towards the light, in the image
     room: np.ndarray
     tones: np.ndarray  # uint8 (256,1,3): exposure, gamma and colour cast as a look-up table
-    noise: np.ndarray  # int16, larger than the picture
+    noise: np.ndarray  # int16, larger than the image
     softness: float  # blur of the lens, pixels
-    shake: float  # of the camera, as a fraction of the picture's height
-    distractor: tuple | None  # colour, radius, height in the picture, speed
-    furniture: tuple | None  # in front of people: colour, left and right edge, upper edge, in shares of the picture
+    shake: float  # of the camera, as a fraction of the image's height
+    distractor: tuple | None  # colour, radius, height in the image, speed
+    furniture: tuple | None  # in front of people: colour, left and right edge, upper edge, in shares of the image
 
 
 def sample_appearance(seed: int, size: tuple[int, int]) -> Appearance:
     rng = np.random.default_rng((seed, 1))
-    body, camera, heading = _draw_body(rng), _draw_camera(rng), _draw_heading(rng)
+    body, camera, heading = _sample_body(rng), _sample_camera(rng), _sample_heading(rng)
     light = rng.choice(
         [rng.uniform(0.75, 1.2), rng.uniform(0.3, 0.75), rng.uniform(0.06, 0.25)],
         p=[0.45, 0.25, 0.3],
@@ -165,29 +158,29 @@ def sample_appearance(seed: int, size: tuple[int, int]) -> Appearance:
         heading,
         rng.uniform(0.1, 0.6),
         np.array([np.cos(angle), np.sin(angle)]),
-        _draw_room(rng, size),
+        _sample_room(rng, size),
         tones,
         noise,
         rng.uniform(0.4, 1.4) * blurred,
         rng.uniform(0.002, 0.02) * shaky,
         (_colour(rng), rng.uniform(0.03, 0.1), rng.uniform(0.1, 0.9), rng.uniform(-0.2, 0.2)) if busy else None,
-        _draw_furniture(np.random.default_rng((seed, 6))),
+        _sample_furniture(np.random.default_rng((seed, 6))),
     )
 
 
-def _draw_furniture(rng: np.random.Generator) -> tuple | None:
-    """A table or a box in front of a quarter of the people; it hides at most the lower 40 % of the picture."""
+def _sample_furniture(rng: np.random.Generator) -> tuple | None:
+    """A table or a box in front of a quarter of the people; it hides at most the lower 40 % of the image."""
     left = rng.uniform(-0.3, 0.8)
-    drawn = (_colour(rng, 120), left, left + rng.uniform(0.3, 0.9), rng.uniform(0.6, 0.95))
-    return drawn if rng.random() < 0.25 else None
+    furniture = (_colour(rng, 120), left, left + rng.uniform(0.3, 0.9), rng.uniform(0.6, 0.95))
+    return furniture if rng.random() < 0.25 else None
 
 
-def _draw_style(action: str, seed: int, look: Appearance, seconds: float, size: tuple[int, int]) -> Style:
+def _sample_style(action: str, seed: int, appearance: Appearance, seconds: float, size: tuple[int, int]) -> Style:
     rng = np.random.default_rng((seed, 2, zlib.crc32(action.encode())))
     return Style(
         seconds=seconds,
-        heading=look.heading,
-        reach=0.5 * look.camera.span * size[1] / size[0],
+        heading=appearance.heading,
+        reach=0.5 * appearance.camera.span * size[1] / size[0],
         rate=rng.uniform(0.75, 1.3),
         phase=rng.uniform(0, 2 * np.pi),
         amplitude=rng.uniform(0.75, 1.2),
@@ -195,18 +188,18 @@ def _draw_style(action: str, seed: int, look: Appearance, seconds: float, size: 
         route=rng.random(),
         side=int(rng.integers(2)),
         start=rng.uniform(0.05, 0.3) * min(seconds, 2.5),
-        elbow=look.elbow,
+        elbow=appearance.elbow,
     )
 
 
-def expose(picture: np.ndarray, look: Appearance, rng: np.random.Generator) -> np.ndarray:
+def expose(image: np.ndarray, appearance: Appearance, rng: np.random.Generator) -> np.ndarray:
     """What the camera makes of the scene: blur, exposure, noise."""
-    if look.softness:
-        picture = cv2.GaussianBlur(picture, (0, 0), look.softness)
-    picture = cv2.LUT(picture, look.tones)
+    if appearance.softness:
+        image = cv2.GaussianBlur(image, (0, 0), appearance.softness)
+    image = cv2.LUT(image, appearance.tones)
     y, x = rng.integers(0, 24, 2)
-    grain = look.noise[y : y + picture.shape[0], x : x + picture.shape[1]]
-    return cv2.add(picture, grain[:, :: rng.choice((-1, 1))], dtype=cv2.CV_8U)
+    grain = appearance.noise[y : y + image.shape[0], x : x + image.shape[1]]
+    return cv2.add(image, grain[:, :: rng.choice((-1, 1))], dtype=cv2.CV_8U)
 
 
 def render_action(
@@ -216,7 +209,7 @@ def render_action(
     size: tuple[int, int] = (240, 320),
     fps: float = 25,
 ) -> list[np.ndarray]:
-    """A drawn person doing one of ACTIONS, or standing "idle"; with NOBODY the empty room.
+    """A synthetic person doing one of ACTIONS, or standing "idle"; with NOBODY the empty room.
 
     `seed` is the person: body, clothes, viewpoint, room, light and camera are the same for every
     action of that seed; half of the cameras turn after those who walk, run or jump.
@@ -224,28 +217,30 @@ def render_action(
     """
     if action not in (*MOTIONS, NOBODY):
         raise ValueError(f"unknown action {action!r}; known: {', '.join(sorted(MOTIONS))}, {NOBODY}")
-    look = sample_appearance(seed, size)
-    style = _draw_style(action, seed, look, seconds, size)
+    appearance = sample_appearance(seed, size)
+    style = _sample_style(action, seed, appearance, seconds, size)
     grain, follow = np.random.default_rng((seed, 3)), 0.0
-    if action in TRAVELLING:
+    if action in _TRAVELLING:
         rng = np.random.default_rng((seed, 5, zlib.crc32(action.encode())))
         follow = rng.choice([0.0, rng.uniform(0.6, 1.0)])
         style = replace(style, reach=style.reach * (1 + follow))
     times = [k / fps for k in range(round(seconds * fps))]
     if action == NOBODY:
-        return [expose(paint_scene(look, [], t, size), look, grain) for t in times]
+        return [expose(paint_scene(appearance, [], t, size), appearance, grain) for t in times]
     poses = [rest(t, style) for t in times]
-    for pose, t in zip(poses, times):
+    for pose, t in zip(poses, times, strict=True):
         MOTIONS[action](pose, t, style)
     # where the camera points, in pixels; the scene begins with what it sees then
-    spots = look.camera.project(np.array([[pose.place[0], look.camera.height, pose.place[1]] for pose in poses]), size)[
-        0
-    ][:, 0]
-    turned = follow * (spots - look.camera.centre * size[1])
-    look = replace(look, camera=replace(look.camera, centre=look.camera.centre - turned[0] / size[1]))
+    spots = appearance.camera.project(
+        np.array([[pose.place[0], appearance.camera.height, pose.place[1]] for pose in poses]), size
+    )[0][:, 0]
+    turned = follow * (spots - appearance.camera.centre * size[1])
+    appearance = replace(
+        appearance, camera=replace(appearance.camera, centre=appearance.camera.centre - turned[0] / size[1])
+    )
     return [
-        expose(paint_scene(look, [(pose, look.body)], t, size, pan=pan), look, grain)
-        for pose, t, pan in zip(poses, times, turned - turned[0])
+        expose(paint_scene(appearance, [(pose, appearance.body)], t, size, pan=pan), appearance, grain)
+        for pose, t, pan in zip(poses, times, turned - turned[0], strict=True)
     ]
 
 
@@ -256,9 +251,9 @@ def render_couple(
     size: tuple[int, int] = (120, 160),
     fps: float = 25,
 ) -> list[np.ndarray]:
-    """Two drawn people, seen from the side, who do one of COUPLE_ACTIONS; one alone for "point".
+    """Two synthetic people, seen from the side, who do one of COUPLE_ACTIONS; one alone for "point".
 
-    As in `render_action` a seed fixes looks, room and camera, whatever the action. Returns
+    As in `render_action` a seed fixes appearance, room and camera, whatever the action. Returns
     round(seconds * fps) BGR uint8 frames of `size`. Raises ValueError for another action.
     """
     if action not in COUPLE_MOTIONS:
@@ -266,10 +261,12 @@ def render_couple(
     rng = np.random.default_rng((seed, 4))
     top = rng.uniform(1.15, 1.4)
     camera = Camera(top + rng.uniform(0.05, 0.5), top, rng.uniform(3.5, 6), rng.uniform(0.7, 1.5), rng.normal(0, 0.03))
-    look = replace(sample_appearance(seed, size), camera=camera)
-    bodies = (look.body, replace(_draw_body(rng), build=rng.uniform(0.82, 1.2)))
+    appearance = replace(sample_appearance(seed, size), camera=camera)
+    bodies = (appearance.body, replace(_sample_body(rng), build=rng.uniform(0.82, 1.2)))
     aside, apart = rng.uniform(-0.5, 0.5), rng.uniform(0.8, 1.25)
-    style = replace(_draw_style(action, seed, look, seconds, size), start=rng.uniform(0.2, max(0.3, seconds - 3.0)))
+    style = replace(
+        _sample_style(action, seed, appearance, seconds, size), start=rng.uniform(0.2, max(0.3, seconds - 3.0))
+    )
     grain = np.random.default_rng((seed, 3))
     frames = []
     for k in range(round(seconds * fps)):
@@ -283,116 +280,46 @@ def render_couple(
             along = -way * (apart - near) / 2 if action != "point" else 0.0
             poses[number].place = (along * np.cos(aside), -along * np.sin(aside))
         shown = [left] if action == "point" else sorted((0, 1), key=lambda i: poses[i].place[1])
-        frames.append(expose(paint_scene(look, [(poses[i], bodies[i]) for i in shown], t, size), look, grain))
+        frames.append(
+            expose(paint_scene(appearance, [(poses[i], bodies[i]) for i in shown], t, size), appearance, grain)
+        )
     return frames
 
 
 def paint_scene(
-    look: Appearance,
+    appearance: Appearance,
     people: Sequence[tuple[Pose, Body]],
     t: float,
     size: tuple[int, int],
     head: Callable = paint_head,
     pan: float = 0.0,
 ) -> np.ndarray:
-    """The room with everybody in it; `people` are painted in this order. pan: pixels that the camera has turned right."""
+    """The room with everybody in it, painted in the order of `people`. pan: pixels that the camera has turned right."""
     rows, columns = size
-    margin = np.array(look.room.shape[:2]) // 2 - np.array(size) // 2
-    shift = look.shake * rows * np.array([np.sin(7.1 * t) + np.sin(2.3 * t), np.sin(5.3 * t + 1) + np.sin(1.7 * t)])
+    margin = np.array(appearance.room.shape[:2]) // 2 - np.array(size) // 2
+    shift = (
+        appearance.shake * rows * np.array([np.sin(7.1 * t) + np.sin(2.3 * t), np.sin(5.3 * t + 1) + np.sin(1.7 * t)])
+    )
     y, x = np.clip(np.round(margin + shift), 0, 2 * margin).astype(int)
-    wide = look.room.shape[1]
+    wide = appearance.room.shape[1]
     seen = (x + round(pan) + np.arange(columns)) % (2 * wide)  # beyond its edges the room goes on as its mirror image
-    picture = look.room[y : y + rows].take(np.minimum(seen, 2 * wide - 1 - seen), axis=1)
-    if look.distractor:
-        colour, radius, height, speed = look.distractor
+    image = appearance.room[y : y + rows].take(np.minimum(seen, 2 * wide - 1 - seen), axis=1)
+    if appearance.distractor:
+        colour, radius, height, speed = appearance.distractor
         place = (
             int((0.5 + 0.4 * np.sin(2 * speed * t + 9 * height)) * columns - pan),
             int(height * rows),
         )
-        cv2.circle(picture, place, int(radius * rows), colour, -1, cv2.LINE_AA)
+        cv2.circle(image, place, int(radius * rows), colour, -1, cv2.LINE_AA)
     shaken = replace(
-        look.camera,
-        top=look.camera.top - shift[0] / rows * look.camera.span,
-        centre=look.camera.centre - (shift[1] + round(pan)) / columns,
+        appearance.camera,
+        top=appearance.camera.top - shift[0] / rows * appearance.camera.span,
+        centre=appearance.camera.centre - (shift[1] + round(pan)) / columns,
     )
     for pose, body in people:
-        paint_figure(picture, pose, body, shaken, look.sun, head)
-    if look.furniture:
-        colour, *across, top = look.furniture
+        paint_figure(image, pose, body, shaken, appearance.sun, head)
+    if appearance.furniture:
+        colour, *across, top = appearance.furniture
         left, right = (round(share * columns - shift[1] - pan) for share in across)
-        cv2.rectangle(picture, (left, round(top * rows - shift[0])), (right, 2 * rows), colour, -1)
-    return picture
-
-
-def _unfinished(path: Path) -> Path:
-    """Hidden, beside `path`, and of this process alone: another one may be writing the same file."""
-    return path.with_name(f".{os.getpid()}_{path.name}")
-
-
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Writes beside the target first: nobody ever finds half a clip there, after a kill or from another process."""
-    part = _unfinished(path)
-    writer = None
-    for frame in frames:
-        if writer is None:
-            writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), fps, frame.shape[1::-1])
-            if not writer.isOpened():
-                raise OSError(f"cannot write a video to {part}")
-        writer.write(frame)
-    if writer is None:
-        raise ValueError(f"no frames to write to {path}")
-    writer.release()
-    part.replace(path)
-
-
-def write_action_samples(
-    folder: str | Path,
-    people: Iterable[int],
-    actions: Sequence[str] = ACTIONS,
-    seconds: float = 2.5,
-    size: tuple[int, int] = (240, 320),
-    fps: float = 25,
-) -> Path:
-    """`<folder>/<action>/personNNN.mp4` for each seed in `people`, and groups.csv.
-
-    groups.csv has the columns label, file, group; the group is the person. Clips that are
-    already there are kept, so a second call is cheap. Returns the folder.
-    """
-    folder, people = Path(folder), tuple(people)
-    for action in actions:
-        (folder / action).mkdir(parents=True, exist_ok=True)
-        for seed in people:
-            path = folder / action / f"person{seed:03d}.mp4"
-            if not path.exists():
-                write_video(path, render_action(action, seed, seconds, size, fps), fps)
-    with open(folder / "groups.csv", "w", newline="", encoding="utf-8") as handle:
-        rows = csv.writer(handle)
-        rows.writerow(("label", "file", "group"))
-        rows.writerows((path.parent.name, path.name, path.stem) for path in sorted(folder.glob("*/person*.mp4")))
-    return folder
-
-
-def write_emotion_samples(folder: str | Path, per_class: int, test_per_class: int | None = None) -> Path:
-    """FER-2013's layout: `train/<class>/*.png` and `test/<class>/*.png`, 48x48 gray.
-
-    test/ holds a quarter as many unless told, and nobody who is in train/. Files that are already
-    there are kept. Returns the folder.
-    """
-    folder = Path(folder)
-    test_per_class = max(1, per_class // 4) if test_per_class is None else test_per_class
-    for split, first, count in (("train", 0, per_class), ("test", FIRST_TEST_SEED, test_per_class)):
-        for label in EXPRESSIONS:
-            (folder / split / label).mkdir(parents=True, exist_ok=True)
-            for seed in range(first, first + count):
-                path = folder / split / label / f"person{seed:07d}.png"
-                if not path.exists():
-                    part = _unfinished(path)
-                    cv2.imwrite(str(part), render_expression(label, seed))
-                    part.replace(path)
-    return folder
-
-
-DEMO_SIZE, DEMO_FPS, DEMO_SEED = (480, 640), 25, 20
-
-
-PHOTO_FACE, PHOTO_SCALE = (268, 212), 0.00070  # body heights per pixel
+        cv2.rectangle(image, (left, round(top * rows - shift[0])), (right, 2 * rows), colour, -1)
+    return image

@@ -13,7 +13,7 @@ class Pose:
     """One moment of the skeleton.
 
     Segment angles are (abduction, flexion): how far a limb is raised sideways and forwards, (0, 0)
-    hanging down. Side 0 is left in the picture when the figure faces the camera, side 1 right.
+    hanging down. Side 0 is left in the image when the figure faces the camera, side 1 right.
     """
 
     # axes: side, upper arm | forearm or thigh | shin, angle
@@ -30,11 +30,11 @@ class Pose:
 
 @dataclass(frozen=True)
 class Style:
-    """How one person does one action: drawn at random once per clip."""
+    """How one person does one action: sampled once per clip."""
 
     seconds: float
     heading: float  # where the person looks before the action
-    reach: float  # body heights from the middle of the picture to its edge
+    reach: float  # body heights from the middle of the image to its edge
     rate: float  # 1 is the usual tempo
     phase: float  # 0..2 pi
     amplitude: float  # 1 is the usual size of the movement
@@ -195,7 +195,7 @@ def _gait(pose: Pose, phase: float, thigh: float, mean: float, knee: float, swin
 
 
 def _go(pose: Pose, t: float, style: Style, speed: float) -> None:
-    """Across the picture, towards the camera, away (some far off, as in a corridor), or on the spot; turn back at the end."""
+    """Across the image, towards the camera, away (some far off, as in a corridor), or on the spot; back at the end."""
     # up to which route, heading, half the way's length, and how much further into the room it may go (body heights)
     ways = ((0.4, np.pi / 2, style.reach, 0), (0.65, 0.0, 1.4, 3.0), (0.9, np.pi, 1.4, 3.0), (1.1, 0.0, 0.0, 0))
     _, heading, half, deep = next(way for way in ways if style.route < way[0])
@@ -289,9 +289,9 @@ def _kick(active: Pose, passive: Pose, t: float, style: Style) -> float:
 
 
 def _punch(active: Pose, passive: Pose, t: float, style: Style) -> float:
-    drawn = _hump(t, style.start, 0.3, 0.05, 0.15)
+    pulled_back = _hump(t, style.start, 0.3, 0.05, 0.15)
     out = _hump(t, style.start + 0.33, 0.14, 0.08 + 0.2 * style.variant, 0.35)
-    _reach_out(active, (style.side,), drawn, -0.4, 1.6)
+    _reach_out(active, (style.side,), pulled_back, -0.4, 1.6)
     _reach_out(active, (style.side,), out, 1.45, 1.5)
     active.lean += 0.22 * out
     active.legs[style.side, :, 1] -= 0.25 * out
@@ -336,7 +336,7 @@ COUPLE_MOTIONS: dict[str, Callable[[Pose, Pose, float, Style], float]] = {
 
 
 # x, y, z from the base of the neck, in body heights
-HEAD_POINTS = {
+_HEAD_POINTS = {
     "crown": (0, 0.125, -0.012),
     "fringe": (0, 0.15, 0.025),
     "face": (0, 0.105, 0.008),
@@ -406,7 +406,7 @@ def joint_positions(pose: Pose, body: Body) -> dict[str, np.ndarray]:
     neck = trunk @ np.array([0, body.trunk + 0.015, 0])
     head = _rotation("z", pose.tilt) @ _rotation("x", 0.6 * pose.lean) @ _rotation("y", pose.gaze)
     joint = {"neck": neck}
-    for name, point in HEAD_POINTS.items():
+    for name, point in _HEAD_POINTS.items():
         joint[name] = neck + head @ (body.head * np.array(point))
     for side, mark in enumerate("LR"):
         sign = 1 if side else -1

@@ -15,6 +15,7 @@ from helpers.action.clips import Augmentation, ClipSpec, video_steps, windows
 from helpers.data.folders import Sample, Skipped, list_samples
 from helpers.errors import DataError
 from helpers.synthetic import scenes
+from helpers.synthetic.samples import write_action_samples
 
 
 def test_clips_are_runs_of_steps_from_one_copy():
@@ -188,7 +189,7 @@ def test_the_first_copy_is_never_augmented():
 
 
 def test_clip_features_are_computed_anew_exactly_when_something_changed(tmp_path, entries):
-    folder = scenes.write_action_samples(tmp_path / "clips", range(1), scenes.ACTIONS[:2], size=(48, 64))
+    folder = write_action_samples(tmp_path / "clips", range(1), scenes.ACTIONS[:2], size=(48, 64))
     videos, spec = list_samples(folder), ClipSpec(length=4, size=32)
     (tmp_path / "zero.mp4").write_bytes(b"")
     bad = Sample(tmp_path / "zero.mp4", videos[0].label, "z")
@@ -221,7 +222,7 @@ def test_clip_features_are_computed_anew_exactly_when_something_changed(tmp_path
 
 
 def test_clip_steps_are_rounded_and_computed_anew_exactly_when_something_changed(tmp_path, entries):
-    folder = scenes.write_action_samples(tmp_path / "clips", range(1), scenes.ACTIONS[:2], seconds=0.8, size=(48, 64))
+    folder = write_action_samples(tmp_path / "clips", range(1), scenes.ACTIONS[:2], seconds=0.8, size=(48, 64))
     videos, spec = list_samples(folder), ClipSpec(length=4, size=32)
     steps = action_training.clip_steps(videos, spec)
     assert [clip.dtype for clip in steps] == [np.int8] * 2 and entries() == 2
@@ -245,7 +246,7 @@ def test_people_who_stand_there_show_no_action():
 def test_an_action_head_learns_drawn_actions(tmp_path):
     """Motion pictures of 6x6 pixels as features, six drawn people."""
     actions = ("bend", "jumping_jack", "wave_one_hand")
-    folder = scenes.write_action_samples(tmp_path, range(6), actions, size=(72, 96))
+    folder = write_action_samples(tmp_path, range(6), actions, size=(72, 96))
     spec = ClipSpec(length=12, size=32, channels="motion")
     videos = list_samples(folder)
     features = [

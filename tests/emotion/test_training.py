@@ -19,7 +19,8 @@ from helpers.errors import DataError
 from helpers.evaluate.metrics import Predictions
 from helpers.evaluate.predict import predict_emotions
 from helpers.synthetic import faces as synthetic_faces
-from helpers.synthetic import scenes
+from helpers.synthetic.faces import EXPRESSIONS
+from helpers.synthetic.samples import write_emotion_samples
 
 
 def test_expected_labels_follow_what_faces_with_the_same_votes_were_called():
@@ -289,7 +290,7 @@ def test_batches_carry_each_samples_weight():
 
 # A network that trains in seconds, on faces that the project draws itself.
 DRAWN_FACES = {
-    "labels": sorted(scenes.EXPRESSIONS),
+    "labels": sorted(EXPRESSIONS),
     "face": FaceSpec().as_dict(),
     "stem": 4,
     "widths": (8,),
@@ -369,8 +370,8 @@ def test_a_network_trained_on_fer_knows_for_which_mixture_it_answers(folders, tm
 
 
 def test_crops_are_computed_anew_exactly_when_something_changed(tmp_path, entries):
-    source = list_split(scenes.write_emotion_samples(tmp_path / "faces", per_class=1), "train")
-    labels, spec = scenes.EXPRESSIONS, FaceSpec(align=False)
+    source = list_split(write_emotion_samples(tmp_path / "faces", per_class=1), "train")
+    labels, spec = EXPRESSIONS, FaceSpec(align=False)
     crops, targets = emotion_training.face_arrays(source, labels, spec)
     assert crops.shape == (7, 48, 48) and [labels[t] for t in targets] == [s.label for s in source]
     again, _ = emotion_training.face_arrays(source, labels, FaceSpec(align=False))
@@ -390,13 +391,13 @@ def test_crops_are_computed_anew_exactly_when_something_changed(tmp_path, entrie
 
 def test_no_face_images_are_an_error():
     with pytest.raises(DataError, match="no face images"):
-        emotion_training.face_arrays([], scenes.EXPRESSIONS, FaceSpec())
+        emotion_training.face_arrays([], EXPRESSIONS, FaceSpec())
 
 
 def test_mini_xception_learns_drawn_expressions(tmp_path):
     """Accuracy as training reports it, on augmented faces: so short a training leaves the moving averages of batch
     normalisation behind, which inference needs."""
-    labels, spec = scenes.EXPRESSIONS, FaceSpec(size=32)
+    labels, spec = EXPRESSIONS, FaceSpec(size=32)
     drawn = [synthetic_faces.render_expression(label, seed) for seed in range(6) for label in labels]
     crops = np.stack([cv2.resize(face, (32, 32), interpolation=cv2.INTER_AREA) for face in drawn])
     targets = np.arange(len(crops)) % 7

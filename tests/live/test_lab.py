@@ -29,7 +29,7 @@ from nbformat.sign import NotebookNotary
 from helpers.data.paths import REPOSITORY
 from helpers.data.videos import read_frames
 from helpers.live.panel import ABANDONED
-from helpers.live.sources import demo_clip
+from helpers.synthetic.samples import demo_clip
 
 try:
     from playwright.sync_api import Error, TimeoutError, expect, sync_playwright

@@ -85,7 +85,7 @@ def test_streaming_equals_the_whole_network_of_the_committed_model(tmp_path):
 
     if not action_classifier.DEFAULT_ACTION.is_dir():
         pytest.skip("no committed action model yet: make retrain")
-    clip = demo.write_demo_clip(tmp_path / "clip.mp4", seconds=3)
+    clip = write_video(tmp_path / "clip.mp4", demo.render_demo(seconds=3), demo.DEMO_FPS)
     streamed, whole = streamed_and_whole(action_classifier.DEFAULT_ACTION, clip)
     assert len(streamed) == len(whole) >= 4
     assert np.abs(streamed - whole).max() < 1e-3

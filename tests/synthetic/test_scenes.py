@@ -1,18 +1,16 @@
-"""The drawn samples: repeatable, varied, and no look gives its label away."""
+"""Synthetic people: repeatable, varied, and no appearance gives its label away."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from functools import lru_cache
 
 import cv2
-import dlib
 import numpy as np
 import pytest
 
-from helpers.synthetic import demo, scenes, skeleton
 from helpers.synthetic import faces as synthetic_faces
+from helpers.synthetic import scenes, skeleton
 
 PEOPLE = (3, 11)
 
@@ -22,12 +20,12 @@ def movement(action: str, seed: int) -> float:
     """Mean change between frames 0.2 s apart, after a blur that removes the camera's noise."""
     frames = scenes.render_action(action, seed, 2.5, (96, 128))
     smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(np.float32) for frame in frames[::5]]
-    return float(np.mean([np.abs(b - a).mean() for a, b in zip(smooth, smooth[1:])]))
+    return float(np.mean([np.abs(b - a).mean() for a, b in zip(smooth, smooth[1:], strict=False)]))
 
 
 def test_same_seed_gives_the_same_pixels():
     first, again = (scenes.render_action("walk", 4, seconds=0.2) for _ in range(2))
-    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert np.array_equal(synthetic_faces.render_expression("happy", 4), synthetic_faces.render_expression("happy", 4))
 
 
@@ -39,7 +37,7 @@ def test_another_seed_is_another_person():
 @pytest.mark.parametrize(
     ("seconds", "size", "fps", "count"),
     [
-        (1.0, (240, 320), 25, 25),  # the default picture
+        (1.0, (240, 320), 25, 25),  # the default image
         (0.5, (64, 64), 30, 15),  # as small as the Weizmann clips
         (0.1, (480, 640), 10, 1),  # a single frame is still a clip
     ],
@@ -58,10 +56,12 @@ def test_every_action_moves_more_than_standing_still(action):
 
 
 def test_wave_one_hand_moves_on_one_side_only():
-    looks = ((seed, scenes.sample_appearance(seed, (240, 320))) for seed in range(50))
-    seed, look = next((s, look) for s, look in looks if abs(look.heading) < 0.2 and not look.shake)
-    away = np.arange(320) - look.camera.centre * 320
-    trunk = 0.12 * 240 / look.camera.span  # half its width, pixels
+    appearances = ((seed, scenes.sample_appearance(seed, (240, 320))) for seed in range(50))
+    seed, appearance = next(
+        (s, appearance) for s, appearance in appearances if abs(appearance.heading) < 0.2 and not appearance.shake
+    )
+    away = np.arange(320) - appearance.camera.centre * 320
+    trunk = 0.12 * 240 / appearance.camera.span  # half its width, pixels
 
     def sides(action: str) -> np.ndarray:
         change = np.std(np.float32(scenes.render_action(action, seed)), axis=0).mean(axis=2)
@@ -74,7 +74,7 @@ def test_wave_one_hand_moves_on_one_side_only():
 
 
 @pytest.mark.parametrize("seed", PEOPLE)
-def test_the_look_tells_nothing_about_the_action(seed):
+def test_the_appearance_tells_nothing_about_the_action(seed):
     """Outside the figure the first frame of every action is the same but for the camera's noise."""
     frames = np.array(
         [cv2.GaussianBlur(scenes.render_action(action, seed, 0.04)[0], (0, 0), 2) for action in scenes.ACTIONS], float
@@ -108,7 +108,7 @@ def test_half_of_the_cameras_turn_after_those_who_go():
 @pytest.mark.parametrize(
     "route, depth, reason",
     [
-        (0.2, 0.0, "across the picture"),
+        (0.2, 0.0, "across the image"),
         (0.41, 0.12, "towards the camera, near"),
         (0.64, 2.88, "towards the camera, from far off"),
         (0.89, 2.88, "away, as in a corridor"),
@@ -117,7 +117,7 @@ def test_half_of_the_cameras_turn_after_those_who_go():
 )
 def test_some_walkers_are_far_off(route, depth, reason):
     """In the middle of the clip they are in the middle of their way."""
-    style = scenes._draw_style("walk", 4, scenes.sample_appearance(4, (96, 128)), 2.5, (96, 128))
+    style = scenes._sample_style("walk", 4, scenes.sample_appearance(4, (96, 128)), 2.5, (96, 128))
     pose = skeleton.rest(1.25, style)
     skeleton.MOTIONS["walk"](pose, 1.25, replace(style, route=route))
     assert pose.place[1] == pytest.approx(-depth, abs=0.02), reason
@@ -125,9 +125,13 @@ def test_some_walkers_are_far_off(route, depth, reason):
 
 @pytest.mark.parametrize("action", scenes.COUPLE_ACTIONS)
 def test_two_people_move_and_return(action):
-    """Something happens in the middle of the clip, before a camera that is still, and the pictures have the asked shape."""
-    looks = ((seed, scenes.sample_appearance(seed, (96, 128))) for seed in range(50))
-    seed = next(s for s, look in looks if not look.shake and not look.distractor and look.tones.mean() > 60)
+    """Something happens in the middle of the clip, before a still camera, and the images have the asked shape."""
+    appearances = ((seed, scenes.sample_appearance(seed, (96, 128))) for seed in range(50))
+    seed = next(
+        s
+        for s, appearance in appearances
+        if not appearance.shake and not appearance.distractor and appearance.tones.mean() > 60
+    )
     frames = scenes.render_couple(action, seed, seconds=4.0, size=(96, 128))
     assert len(frames) == 100 and frames[0].shape == (96, 128, 3) and frames[0].dtype == np.uint8
     smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(float) for frame in frames[::10]]
@@ -148,7 +152,7 @@ def test_pointing_needs_one_person_and_a_hug_two():
     assert apart > 40 and together < 0.8 * apart
 
 
-def test_the_look_of_a_couple_tells_nothing_about_what_they_do():
+def test_the_appearance_of_a_couple_tells_nothing_about_what_they_do():
     frames = np.array(
         [
             cv2.GaussianBlur(scenes.render_couple(action, 5, 0.04)[0], (0, 0), 2)
@@ -164,7 +168,7 @@ def test_the_look_of_a_couple_tells_nothing_about_what_they_do():
 def test_half_of_the_jumpers_jump_once_and_then_stand(phase, flights):
     """One jump takes 1.3 seconds."""
     style = replace(
-        scenes._draw_style("jump", 4, scenes.sample_appearance(4, (96, 128)), 4.0, (96, 128)),
+        scenes._sample_style("jump", 4, scenes.sample_appearance(4, (96, 128)), 4.0, (96, 128)),
         phase=phase,
         rate=1.0,
         start=0.3,
@@ -178,16 +182,18 @@ def test_half_of_the_jumpers_jump_once_and_then_stand(phase, flights):
 
 
 def test_furniture_stands_before_a_quarter_of_the_people_and_below_their_arms():
-    looks = [scenes.sample_appearance(seed, (96, 128)) for seed in range(200)]
-    hidden = [look.furniture for look in looks if look.furniture]
+    appearances = [scenes.sample_appearance(seed, (96, 128)) for seed in range(200)]
+    hidden = [appearance.furniture for appearance in appearances if appearance.furniture]
     assert 30 <= len(hidden) <= 70 and min(top for *_, top in hidden) >= 0.6
 
 
 def test_furniture_hides_who_walks_behind_it_and_passes_by_when_the_camera_turns():
-    look = replace(scenes.sample_appearance(3, (96, 128)), furniture=((0.0, 0.0, 255.0), 0.25, 0.75, 0.8), shake=0.0)
-    pose = skeleton.rest(0.0, scenes._draw_style("idle", 3, look, 2.0, (96, 128)))
+    appearance = replace(
+        scenes.sample_appearance(3, (96, 128)), furniture=((0.0, 0.0, 255.0), 0.25, 0.75, 0.8), shake=0.0
+    )
+    pose = skeleton.rest(0.0, scenes._sample_style("idle", 3, appearance, 2.0, (96, 128)))
     for pan, columns in ((0, slice(32, 96)), (20, slice(12, 76))):
-        scene = scenes.paint_scene(look, [(pose, look.body)], 0.0, (96, 128), pan=pan)
+        scene = scenes.paint_scene(appearance, [(pose, appearance.body)], 0.0, (96, 128), pan=pan)
         red = (scene == (0, 0, 255)).all(axis=-1)
         assert red[78:, columns].all() and not red[:76].any() and red.sum() < 1.1 * red[78:, columns].size
 
@@ -198,91 +204,33 @@ def test_light_reaches_from_very_dark_to_bright():
 
 
 @pytest.mark.parametrize(
-    ("draw", "known"),
+    ("render", "known"),
     [
-        (scenes.render_action, scenes.ACTIONS),  # the message lists what can be drawn
+        (scenes.render_action, scenes.ACTIONS),  # the message lists what can be painted
         (scenes.render_couple, scenes.COUPLE_ACTIONS),
-        (synthetic_faces.render_expression, scenes.EXPRESSIONS),
+        (synthetic_faces.render_expression, synthetic_faces.EXPRESSIONS),
     ],
 )
-def test_unknown_label_lists_the_known_ones(draw, known):
+def test_unknown_label_lists_the_known_ones(render, known):
     with pytest.raises(ValueError, match="dancing") as caught:
-        draw("dancing", 0)
+        render("dancing", 0)
     assert all(label in str(caught.value) for label in known)
 
 
 def test_nearest_mean_cannot_read_the_expressions():
-    """The sample faces must need a model: the mean picture of a class is not enough."""
+    """The sample faces must need a model: the mean image of a class is not enough."""
 
     def faces(seeds: range) -> np.ndarray:
-        pictures = np.array(
-            [[synthetic_faces.render_expression(label, seed) for seed in seeds] for label in scenes.EXPRESSIONS], float
+        images = np.array(
+            [
+                [synthetic_faces.render_expression(label, seed) for seed in seeds]
+                for label in synthetic_faces.EXPRESSIONS
+            ],
+            float,
         )
-        pictures -= pictures.mean(axis=(2, 3), keepdims=True)
-        return (pictures / pictures.std(axis=(2, 3), keepdims=True)).reshape(7, len(seeds), -1)
+        images -= images.mean(axis=(2, 3), keepdims=True)
+        return (images / images.std(axis=(2, 3), keepdims=True)).reshape(7, len(seeds), -1)
 
     means, others = faces(range(40)).mean(axis=1), faces(range(1000, 1020))
     nearest = ((others[:, :, None] - means) ** 2).sum(axis=-1).argmin(axis=-1)
     assert np.mean(nearest == np.arange(7)[:, None]) < 0.5
-
-
-def test_action_samples_have_class_folders_and_groups(tmp_path):
-    chosen = ("bend", "run")
-    made = (PEOPLE, chosen, 0.4, (96, 128))
-    folder = scenes.write_action_samples(tmp_path / "new", *made)
-    written = sorted(folder.glob("*/*"))
-    assert [path.relative_to(folder).as_posix() for path in written] == [
-        f"{action}/person{seed:03d}.mp4" for action in chosen for seed in PEOPLE
-    ]
-    with open(folder / "groups.csv", newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    assert [(row["label"], row["file"], row["group"]) for row in rows] == [
-        (path.parent.name, path.name, path.stem) for path in written
-    ]
-    for path in written:
-        video = cv2.VideoCapture(str(path))
-        frames = sum(video.read()[0] for _ in range(20))
-        video.release()
-        assert frames == 10
-    before = [path.stat().st_mtime_ns for path in written]
-    scenes.write_action_samples(folder, *made)
-    assert [path.stat().st_mtime_ns for path in written] == before
-
-
-def test_people_may_be_a_generator(tmp_path):
-    people = (seed for seed in PEOPLE)
-    folder = scenes.write_action_samples(tmp_path, people, ("bend", "run"), 0.1, (48, 64))
-    assert len(list(folder.glob("run/*.mp4"))) == len(PEOPLE)
-
-
-def test_emotion_samples_have_the_layout_of_fer2013(tmp_path):
-    folder = scenes.write_emotion_samples(tmp_path, per_class=4)
-    for split, count in (("train", 4), ("test", 1)):
-        for label in scenes.EXPRESSIONS:
-            paths = list((folder / split / label).glob("*.png"))
-            pictures = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths]
-            assert len(pictures) == count
-            assert all(p.shape == (48, 48) and p.dtype == np.uint8 for p in pictures)
-    train, test = ({path.stem for path in folder.glob(f"{s}/*/*.png")} for s in ("train", "test"))
-    assert not train & test
-
-
-def test_demo_sections_cover_the_clip():
-    sections = demo.demo_sections()
-    assert sections[0][0] == 0
-    assert all(a[1] == b[0] for a, b in zip(sections, sections[1:]))
-    assert {action for *_, action in sections} <= {*scenes.ACTIONS, "idle"}
-
-
-def test_demo_clip_decodes_with_a_face_where_it_is_near(tmp_path):
-    path = demo.write_demo_clip(tmp_path / "demo.mp4", seconds=6.0)
-    video, detector = cv2.VideoCapture(str(path)), dlib.get_frontal_face_detector()
-    found, count = [], 0
-    while (read := video.read())[0]:
-        if count % 10 == 0:
-            boxes = detector(cv2.cvtColor(read[1], cv2.COLOR_BGR2GRAY), 0)
-            found.append(any(box.width() >= 100 for box in boxes))
-        count += 1
-    video.release()
-    assert count == 150
-    assert np.mean(found) > 0.9

@@ -1,0 +1,62 @@
+"""Small real files that the tests of data make: images, videos, class folders, zips, groups.csv."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from helpers.data.videos import write_video
+
+ACTIONS = {"run": ["a.avi", "b.avi"], "walk": ["c.avi"]}
+
+
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 32)) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
+    return path
+
+
+def write_clip(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_video(path, np.random.default_rng(seed).integers(0, 256, (3, 24, 32, 3), np.uint8), fps=10)
+
+
+def write_classes(root: Path, classes: dict[str, list[str]]) -> Path:
+    for label, names in classes.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for seed, name in enumerate(names):
+            write = write_clip if name.endswith(".avi") else write_image
+            write(root / label / name, seed)
+    return root
+
+
+def zip_folder(folder: Path, path: Path, prefix: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, prefix + file.relative_to(folder).as_posix())
+    return path
+
+
+def write_groups(root: Path, rows: list[tuple[str, str, str]]) -> None:
+    with (root / "groups.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("label", "file", "group"), *rows])
+
+
+def as_folder(root: Path) -> Path:
+    return write_classes(root / "set", ACTIONS)
+
+
+def as_zip(root: Path) -> Path:
+    return zip_folder(write_classes(root / "unzipped", ACTIONS), root / "set.zip")
+
+
+def as_zip_per_class(root: Path) -> Path:
+    folder = write_classes(root / "unzipped", ACTIONS)
+    zip_folder(folder / "run", root / "set/run.zip")
+    return zip_folder(folder / "walk", root / "set/walk.zip", "walk/").parent
