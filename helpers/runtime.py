@@ -11,7 +11,6 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from helpers.errors import DataError
@@ -107,6 +106,7 @@ def _first_line(error: Exception) -> str:
 
 def _rebuild(path: Path, error: Exception):
     """Read a copy of the file whose architecture is written as this Keras writes it; its weights stay as they are."""
+    import h5py
     import keras
 
     try:

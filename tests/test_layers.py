@@ -14,6 +14,7 @@ from helpers.data.paths import REPOSITORY
 
 LAYERS = {  # rooms and modules of helpers/ by layer; each may import its own layer and those below
     "errors": 0,
+    "console": 0,
     "data": 1,
     "runtime": 1,
     "training": 1,

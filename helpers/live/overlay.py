@@ -45,7 +45,7 @@ FACE_LINES = (
 
 
 # Pixels: a frame with a smaller side is enlarged before drawing, or no word would fit; but not beyond the second.
-SMALLEST_PICTURE, LARGEST_ENLARGED = 240, 960
+SMALLEST_IMAGE, LARGEST_ENLARGED = 240, 960
 
 
 SHADE = 0.25  # brightness left behind text: white on it has a contrast of 9 to 1 on a white background
@@ -54,27 +54,27 @@ RATE_WINDOW_S = 1.0  # frame rate and latency are means over it
 
 
 def draw_overlay(frame: np.ndarray, result: FrameResult, fps: float | None = None, mirror: bool = False) -> np.ndarray:
-    """A new uint8 BGR picture: the frame with action, faces, emotions, frame rate and latency drawn on it.
+    """A new uint8 BGR image: the frame with action, faces, emotions, frame rate and latency drawn on it.
 
-    fps: frames per second, left out when None. mirror: turn the picture left to right, as in a mirror, but not the
-    text. The picture is as large as the frame; a frame less than 240 pixels wide or high is enlarged a whole number
+    fps: frames per second, left out when None. mirror: turn the image left to right, as in a mirror, but not the
+    text. The image is as large as the frame; a frame less than 240 pixels wide or high is enlarged a whole number
     of times. Every number has a field of fixed width, so nothing moves when it changes.
     """
     shorter, longer = sorted(frame.shape[:2])
-    factor = max(1, min(math.ceil(SMALLEST_PICTURE / shorter), LARGEST_ENLARGED // longer))
-    picture = cv2.flip(frame, 1) if mirror else frame.copy()
+    factor = max(1, min(math.ceil(SMALLEST_IMAGE / shorter), LARGEST_ENLARGED // longer))
+    image = cv2.flip(frame, 1) if mirror else frame.copy()
     if factor > 1:
-        picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
-    # Everything is drawn in this unit, so it looks the same at any size; words stay readable in small pictures.
-    unit = max(0.75, min(picture.shape[:2]) / 480)
+        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    # Everything is drawn in this unit, so it looks the same at any size; words stay readable in small images.
+    unit = max(0.75, min(image.shape[:2]) / 480)
     for face in result.faces:
         landmarks, box = face.landmarks * factor, tuple(v * factor for v in face.box)
         if mirror:
-            landmarks = landmarks * (-1, 1) + (picture.shape[1] - 1, 0)
-            box = (picture.shape[1] - 1 - box[0] - box[2], *box[1:])
-        _draw_face(picture, face, box, landmarks, unit)
-    _draw_bar(picture, result, fps, unit)
-    return picture
+            landmarks = landmarks * (-1, 1) + (image.shape[1] - 1, 0)
+            box = (image.shape[1] - 1 - box[0] - box[2], *box[1:])
+        _draw_face(image, face, box, landmarks, unit)
+    _draw_bar(image, result, fps, unit)
+    return image
 
 
 class Readout:
@@ -107,63 +107,63 @@ class Readout:
         return replace(result, action_confidence=action, faces=faces, latency_ms=self.latency_ms)
 
 
-def _draw_face(picture: np.ndarray, face: FaceResult, box: tuple, landmarks: np.ndarray, unit: float) -> None:
+def _draw_face(image: np.ndarray, face: FaceResult, box: tuple, landmarks: np.ndarray, unit: float) -> None:
     colour = EMOTION_COLOURS.get(face.emotion, ORANGE)
     thin = max(1, round(0.8 * unit))
     for first, last, closed in FACE_LINES:  # light: no rim, and 3 fractional bits, so that they do not tremble
         line = np.round(landmarks[first:last] * 8).astype(np.int32)
-        cv2.polylines(picture, [line], closed, colour, thin, cv2.LINE_AA, shift=3)
+        cv2.polylines(image, [line], closed, colour, thin, cv2.LINE_AA, shift=3)
     x, y, width, height = box
     for shade, thickness in (((0, 0, 0), 2 * thin + 2), (colour, 2 * thin)):  # the rim is seen on any background
-        cv2.rectangle(picture, (x, y), (x + width, y + height), shade, thickness)
+        cv2.rectangle(image, (x, y), (x + width, y + height), shade, thickness)
     line_height = round(26 * unit)
-    lowest = picture.shape[0] - line_height
-    _draw_label(picture, face, x, max(_bar_height(unit), min(y + height + 2 * thin, lowest)), line_height)
+    lowest = image.shape[0] - line_height
+    _draw_label(image, face, x, max(_bar_height(unit), min(y + height + 2 * thin, lowest)), line_height)
 
 
-def _draw_label(picture: np.ndarray, face: FaceResult, x: int, top: int, height: int) -> None:
-    """Number, emotion and confidence on a dark plate, kept inside the picture."""
+def _draw_label(image: np.ndarray, face: FaceResult, x: int, top: int, height: int) -> None:
+    """Number, emotion and confidence on a dark plate, kept inside the image."""
     scale, pad = height / 34, height // 4
     known = face.probabilities.size > 0
     text = f"#{face.face_id}" + (f" {face.emotion} " if known else "")
     width = pad + _width(text + "100%" * known, scale) + pad
-    x = max(0, min(x, picture.shape[1] - width))
-    _darken(picture, x, top, width, height)
-    _write(picture, text + f"{face.confidence:.0%}" * known, x + pad, top, height, scale)
+    x = max(0, min(x, image.shape[1] - width))
+    _darken(image, x, top, width, height)
+    _write(image, text + f"{face.confidence:.0%}" * known, x + pad, top, height, scale)
 
 
-def _draw_bar(picture: np.ndarray, result: FrameResult, fps: float | None, unit: float) -> None:
+def _draw_bar(image: np.ndarray, result: FrameResult, fps: float | None, unit: float) -> None:
     """The dark bar at the top: action and its confidence at the left, frame rate and latency at the right."""
     height, pad, small, large = _bar_height(unit), round(10 * unit), 0.6 * unit, 0.9 * unit
-    _darken(picture, 0, 0, picture.shape[1], height)
-    left = picture.shape[1] - pad
+    _darken(image, 0, 0, image.shape[1], height)
+    left = image.shape[1] - pad
     fields = [(f"{min(result.latency_ms, 9999):.0f}", " ms", "000")]
     if fps is not None:
         fields.append((f"{fps:.0f}" if fps else UNSURE, " FPS", "000"))
     for number, name, widest in fields:  # from the right edge to the left
-        _write(picture, name, left, 0, height, small, right=True)
+        _write(image, name, left, 0, height, small, right=True)
         left -= _width(name, small)
-        _write(picture, number, left, 0, height, small, right=True)
+        _write(image, number, left, 0, height, small, right=True)
         left -= max(_width(widest, small), _width(number, small)) + pad
     known = result.action != UNSURE
     text = result.action.replace("_", " ") + " " * known
     large *= min(1.0, max(0, left - pad) / _width(text + "100%" * known, large))  # a long name is written smaller
     text += f"{result.action_confidence:.0%}" * known
-    _write(picture, text, pad, 0, height, large, ORANGE if known else WHITE)
+    _write(image, text, pad, 0, height, large, ORANGE if known else WHITE)
 
 
 def _bar_height(unit: float) -> int:
     return round(40 * unit)
 
 
-def _darken(picture: np.ndarray, x: int, y: int, width: int, height: int) -> None:
-    part = picture[max(0, y) : y + height, max(0, x) : x + width]
+def _darken(image: np.ndarray, x: int, y: int, width: int, height: int) -> None:
+    part = image[max(0, y) : y + height, max(0, x) : x + width]
     if part.size:
         part[:] = cv2.convertScaleAbs(part, alpha=SHADE)
 
 
 def _write(
-    picture: np.ndarray,
+    image: np.ndarray,
     text: str,
     x: int,
     top: int,
@@ -174,7 +174,7 @@ def _write(
 ) -> None:
     """Draw text in the middle of the rows from `top` on, starting at x or (right) ending there."""
     origin = (x - _width(text, scale) if right else x, round(top + height / 2 + 10.5 * scale))
-    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, _thickness(scale), cv2.LINE_AA)
+    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, _thickness(scale), cv2.LINE_AA)
 
 
 def _width(text: str, scale: float) -> int:

@@ -34,7 +34,7 @@ ACTION_COLOUR, EMOTION_COLOUR = "#0072B2", "#E69F00"
 
 
 class LivePanel(widgets.VBox):
-    """Source, Start, Pause, Stop, Record, Snapshot, settings; the picture, the probabilities and
+    """Source, Start, Pause, Stop, Record, Snapshot, settings; the image, the probabilities and
     how it goes.
 
     pipeline: `live.Pipeline`, used by this panel only. folder: where recordings and snapshots are
@@ -65,7 +65,7 @@ class LivePanel(widgets.VBox):
                 _row([self.source, self.address]),
                 _row([self.start, self.pause, self.stop, self.record, self.snapshot]),
                 _row([self.threshold, self.smoothing, self.mirror]),
-                _row([self.picture, widgets.VBox([self.action_bars, self.emotion_bars])]),
+                _row([self.image, widgets.VBox([self.action_bars, self.emotion_bars])]),
                 self.speed,
                 self.camera,
                 self.status,
@@ -79,9 +79,9 @@ class LivePanel(widgets.VBox):
         return "LivePanel()"  # the default one prints every child
 
     def _repr_mimebundle_(self, **options):
-        """With a picture for those who show no widgets (GitHub) or none of a kernel that is gone."""
+        """With an image for those who show no widgets (GitHub) or none of a kernel that is gone."""
         bundle = super()._repr_mimebundle_(**options)
-        return {**bundle, "image/png": _to_png(_empty_picture("Live panel: run this cell"))}
+        return {**bundle, "image/png": _to_png(_empty_image("Live panel: run this cell"))}
 
     def close(self) -> None:
         """Stop, give the camera back, take the panel off the page; safe to call again."""
@@ -108,14 +108,14 @@ class LivePanel(widgets.VBox):
             ],
         )
         self.address = widgets.Text(
-            placeholder="film.mp4, a folder, rtsp://… or http://…",
+            placeholder="video.mp4, a folder, rtsp://… or http://…",
             disabled=True,
             tooltip="Of the computer on which Python runs",
             layout=widgets.Layout(width="24em"),
         )
         self.start = _button("Start", "play", "Open the source and begin", "success")
         self.stop = _button("Stop", "stop", "End and give the camera back", "danger")
-        self.snapshot = _button("Snapshot", "camera", "Save the picture shown as PNG")
+        self.snapshot = _button("Snapshot", "camera", "Save the image shown as PNG")
         self.pause = _toggle("Pause", "pause", "Hold the answer")
         self.record = _toggle("Record", "circle", "Write annotated video and timeline")
         settings = pipeline.settings
@@ -128,13 +128,13 @@ class LivePanel(widgets.VBox):
             value=False,
             description="Mirror",
             indent=False,
-            tooltip="Turn the picture left to right, but not the text",
+            tooltip="Turn the image left to right, but not the text",
             layout=widgets.Layout(width="7.5em"),
         )
 
     def _make_displays(self) -> None:
-        self.picture = widgets.Image(
-            value=to_jpeg(_empty_picture("Press Start")),
+        self.image = widgets.Image(
+            value=to_jpeg(_empty_image("Press Start")),
             format="jpeg",
             layout=widgets.Layout(  # smaller where the page is narrow, so that the bars stay beside it
                 flex="1 1 24em", min_width="0", max_width="640px", align_self="flex-start"
@@ -178,14 +178,14 @@ class LivePanel(widgets.VBox):
                 self._shower.start()
 
     def save_snapshot(self) -> Path | None:
-        """Write the newest annotated picture as PNG into `folder`; None when there is none."""
+        """Write the newest annotated image as PNG into `folder`; None when there is none."""
         latest = self.session.latest
         if latest is None:
-            self.session.status = "No picture to save yet: press Start first."
+            self.session.status = "No image to save yet: press Start first."
             path = None
         else:
             path = self._new_file(".png")
-            self.session.status = _save_png(path, latest.picture)
+            self.session.status = _save_png(path, latest.image)
         self._show_state()
         return path
 
@@ -218,7 +218,7 @@ class LivePanel(widgets.VBox):
             self._show_latest()
             self._show_state()
             time.sleep(1 / FRAMES_PER_S)
-        self._bars_due = 0.0  # the last picture and its numbers stay
+        self._bars_due = 0.0  # the last image and its numbers stay
         self._show_latest()
         self.pause.value = self.record.value = False
         self._show_state()
@@ -237,7 +237,7 @@ class LivePanel(widgets.VBox):
             return
         if latest is not self._shown:
             self._shown = latest
-            self.picture.value = to_jpeg(latest.picture)
+            self.image.value = to_jpeg(latest.image)
         if time.monotonic() >= self._bars_due:
             self._bars_due = time.monotonic() + 1 / BARS_PER_S
             faces = len(latest.result.faces)
@@ -296,32 +296,32 @@ def bars(title: str, labels: tuple[str, ...], probabilities: np.ndarray, colour:
     )
 
 
-def to_jpeg(picture: np.ndarray) -> bytes:
-    """A uint8 BGR picture as JPEG, reduced to at most 960 pixels width."""
-    picture, _ = halve_large(picture)  # 4K: quicker than in one go
-    if picture.shape[1] > LARGEST_WIDTH:
-        scale = LARGEST_WIDTH / picture.shape[1]
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+def to_jpeg(image: np.ndarray) -> bytes:
+    """A uint8 BGR image as JPEG, reduced to at most 960 pixels width."""
+    image, _ = halve_large(image)  # 4K: quicker than in one go
+    if image.shape[1] > LARGEST_WIDTH:
+        scale = LARGEST_WIDTH / image.shape[1]
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
-def _to_png(picture: np.ndarray) -> bytes:
-    return cv2.imencode(".png", picture)[1].tobytes()
+def _to_png(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
-def _empty_picture(text: str) -> np.ndarray:
-    picture = np.full((480, 640, 3), 40, np.uint8)
+def _empty_image(text: str) -> np.ndarray:
+    image = np.full((480, 640, 3), 40, np.uint8)
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 1
     (width, height), _ = cv2.getTextSize(text, font, size, 2)
     place = ((640 - width) // 2, (480 + height) // 2)
-    return cv2.putText(picture, text, place, font, size, (200, 200, 200), 2, cv2.LINE_AA)
+    return cv2.putText(image, text, place, font, size, (200, 200, 200), 2, cv2.LINE_AA)
 
 
-def _save_png(path: Path, picture: np.ndarray) -> str:
+def _save_png(path: Path, image: np.ndarray) -> str:
     """What happened, in words."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_to_png(picture))
+        path.write_bytes(_to_png(image))
     except OSError as error:
         return f"{path}: cannot be written ({error.strerror}). Choose another folder."
     return f"Saved {path}."

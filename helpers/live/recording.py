@@ -67,22 +67,22 @@ class VideoWriter:
     def path(self) -> Path:
         return self._file.path
 
-    def write(self, picture: np.ndarray, time_s: float | None = None) -> None:
+    def write(self, image: np.ndarray, time_s: float | None = None) -> None:
         """Add a uint8 BGR frame. With its time, it is repeated or left out so that the video runs
         at true speed.
 
         Frames of another size than the first are fitted into that one.
         """
         if self._encoder is None:
-            self._open(picture)
-        fitted = _fit(picture, self._size)
+            self._open(image)
+        fitted = _fit(image, self._size)
         for _ in range(self._copies(time_s)):
             self._encoder.write(fitted)
             self.frames += 1
 
-    def _open(self, picture: np.ndarray) -> None:
-        scale = min(1.0, LARGEST_VIDEO / max(picture.shape[:2]))
-        sides = (max(2, math.ceil(side * scale)) for side in picture.shape[1::-1])
+    def _open(self, image: np.ndarray) -> None:
+        scale = min(1.0, LARGEST_VIDEO / max(image.shape[:2]))
+        sides = (max(2, math.ceil(side * scale)) for side in image.shape[1::-1])
         self._size = tuple(side + side % 2 for side in sides)  # the codec wants even ones
         self._encoder = _Encoder(self._file, self.fps, self._size)
 
@@ -157,8 +157,8 @@ class _Encoder:
         except OutputError as error:  # what comes is thrown away: the encoder must not wait
             self._failure = error
 
-    def write(self, picture: np.ndarray) -> None:
-        self._writer.write(picture)
+    def write(self, image: np.ndarray) -> None:
+        self._writer.write(image)
         self._check()
 
     def _check(self) -> None:
@@ -179,18 +179,18 @@ class _Encoder:
         self._check()
 
 
-def _fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The frame inside size (width, height), not distorted, the rest black."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if (width, height) == size:
-        return picture
+        return image
     scale = min(size[0] / width, size[1] / height)
     if not 1 <= scale < 1.1:  # up to 1.1: only padded to even sides
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     right, bottom = size[0] - width, size[1] - height
     return cv2.copyMakeBorder(
-        picture,
+        image,
         bottom // 2,
         bottom - bottom // 2,
         right // 2,
@@ -262,11 +262,11 @@ class Recorder:
             self.timeline = stack.enter_context(TimelineWriter(csv_path, [source])) if csv_path else None
             self._open = stack.pop_all()
 
-    def write(self, picture: np.ndarray | None, result: FrameResult) -> None:
+    def write(self, image: np.ndarray | None, result: FrameResult) -> None:
         if self.timeline:
             self.timeline.write(result)
         if self.video:
-            self.video.write(picture, result.time_s)
+            self.video.write(image, result.time_s)
 
     def close(self) -> None:
         """Finish the files; safe to call again."""

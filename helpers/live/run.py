@@ -29,7 +29,7 @@ class Summary:
         result; frames_with_face; media_s: seconds of video;
     action_seconds, emotion_seconds: seconds by label; stage_ms: total milliseconds by stage;
     skipped: images that could not be read; interrupted: ended by Ctrl-C or the notebook's stop
-    button; broken: how a camera, a stream or a film ended before its time, empty when it did not.
+    button; broken: how a camera, a stream or a video ended before its time, empty when it did not.
     """
 
     frames: int = 0
@@ -122,16 +122,16 @@ def run(
         try:
             for frame, time_s, waited_ms, stages in _timed(arriving, frames.is_live, max_frames):
                 result = pipeline.step(frame, time_s, waited_ms)
-                shown, picture = readout.steady(result), None
+                shown, image = readout.steady(result), None
                 if output or show:
                     with stages("draw"):
-                        picture = draw_overlay(frame, shown, readout.fps)
+                        image = draw_overlay(frame, shown, readout.fps)
                 with stages("write"):
-                    recorder.write(picture, result)
+                    recorder.write(image, result)
                 summary.add(result, stages.ms)
                 if bar is not None:
                     bar.update()
-                if window and not window(picture):
+                if window and not window(image):
                     break
             summary.broken = frames.shortfall
         except KeyboardInterrupt:
@@ -148,7 +148,7 @@ def run(
 def arriving_frames(
     source: Source, stop: threading.Event, stack: ExitStack
 ) -> Iterable[tuple[np.ndarray, float, float]]:
-    """(frame, time_s, arrival at `time.perf_counter()`): every frame of a film, the newest of a camera."""
+    """(frame, time_s, arrival at `time.perf_counter()`): every frame of a video, the newest of a camera."""
     if source.is_live:
         return stack.enter_context(LatestFrames(source, stop))
     return ((frame, time_s, time.perf_counter()) for frame, time_s in source)

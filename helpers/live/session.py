@@ -24,11 +24,11 @@ from helpers.live.sources import DEFAULT_FPS, Source, open_source, without_passw
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """The newest answer of a session: annotated picture (uint8 BGR), result, running number; and the frames per
+    """The newest answer of a session: annotated image (uint8 BGR), result, running number; and the frames per
     second and latency (milliseconds) of the last second, renewed so seldom that a person can read them.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     result: FrameResult
     fps: float
     latency_ms: float
@@ -48,7 +48,7 @@ class LiveSession:
 
     status: a sentence for people. state: "ready", "starting", "running", "paused", "stopped" or
         "failed".
-    latest: the newest LiveFrame, None before the first. mirror: turn pictures left to right.
+    latest: the newest LiveFrame, None before the first. mirror: turn images left to right.
     opener: makes the source, by default `open_source`.
     stopping: set when the source that is open, or being opened, shall end; an opener or a source
         that waits for a person looks at it.
@@ -173,25 +173,25 @@ class LiveSession:
             if self._paused.is_set():
                 continue
             result = self.pipeline.step(frame, time_s, (time.perf_counter() - arrival) * 1e3)
-            picture = draw_overlay(frame, readout.steady(result), readout.fps, self.mirror)
-            self._record(job, picture, result)
+            image = draw_overlay(frame, readout.steady(result), readout.fps, self.mirror)
+            self._record(job, image, result)
             if job is self._job:
-                self.latest = LiveFrame(picture, result, readout.fps, readout.latency_ms, number)
+                self.latest = LiveFrame(image, result, readout.fps, readout.latency_ms, number)
         if job.stop.is_set():
             return f"Stopped; {job.name} is closed.{job.why}"
         return f"{source.shortfall or f'The end of {job.name}.'} It is closed."
 
-    def _record(self, job: _Job, picture: np.ndarray, result: FrameResult) -> None:
+    def _record(self, job: _Job, image: np.ndarray, result: FrameResult) -> None:
         try:
             with job.recorder_lock:
                 if job.recorder is not None:
-                    job.recorder.write(picture, result)
+                    job.recorder.write(image, result)
         except OutputError as error:
             self._say(job, self.state, str(error))
             job.close_recorder()
 
     def _in_time(self, arriving: Iterable, job: _Job) -> Iterator[tuple[np.ndarray, float, float]]:
-        """Every frame of a film, not before its time when paced; while paused none is read."""
+        """Every frame of a video, not before its time when paced; while paused none is read."""
         start = time.monotonic()
         for frame, time_s, _ in arriving:
             job.stop.wait(max(0.0, start + time_s - time.monotonic()) if job.paced else 0.0)

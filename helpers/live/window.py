@@ -29,8 +29,8 @@ def has_window() -> bool:
 def open_window(title: str) -> Iterator[Callable[[np.ndarray], bool]]:
     """A function that shows a uint8 BGR frame and is false once `q` was pressed or the window was closed."""
 
-    def show(picture: np.ndarray) -> bool:
-        cv2.imshow(title, picture)
+    def show(image: np.ndarray) -> bool:
+        cv2.imshow(title, image)
         key = cv2.waitKey(1) & 0xFF
         return key != ord("q") and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
 

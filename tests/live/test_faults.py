@@ -1,4 +1,4 @@
-"""Every way a camera, film, disk, model or kernel fails, for real; then all is given back and Start works again."""
+"""Every way a camera, video, disk, model or kernel fails, for real; then all is given back and Start works again."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def camera_that_cannot_be_opened(place: Place) -> str:
 
 
 def camera_that_shows_nothing(place: Place) -> str:
-    """Busy cameras of Windows and macOS open and give no picture. Linux has no such device without a driver in the
+    """Busy cameras of Windows and macOS open and give no image. Linux has no such device without a driver in the
     kernel, so an object that behaves so takes the place of OpenCV's.
     """
 
@@ -104,19 +104,19 @@ def camera_that_shows_nothing(place: Place) -> str:
     return "86"
 
 
-def film(place: Place, codec: str, name: str) -> Path:
+def video(place: Place, codec: str, name: str) -> Path:
     return write_video(place.folder / name, noise(50), codec=codec)
 
 
 def cut_off(place: Place, codec: str, name: str) -> str:
-    path = film(place, codec, name)
+    path = video(place, codec, name)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return str(path)
 
 
 def avi_that_tells(place: Place, frames: int) -> str:
     """An AVI of 50 frames whose two headers tell another number."""
-    path = film(place, "MJPG", "lies.avi")
+    path = video(place, "MJPG", "lies.avi")
     data = bytearray(path.read_bytes())
     struct.pack_into("<I", data, data.find(b"avih") + 24, frames)
     struct.pack_into("<I", data, data.find(b"strh") + 40, frames)
@@ -124,9 +124,9 @@ def avi_that_tells(place: Place, frames: int) -> str:
     return str(path)
 
 
-def pictures_of_every_kind(place: Place) -> str:
+def images_of_every_kind(place: Place) -> str:
     """Gray, BGRA and 16-bit ones, of one pixel and of 4K, of changing size and shape."""
-    pictures = [
+    images = [
         np.full((48, 64), 90, np.uint8),
         np.full((48, 64, 4), 90, np.uint8),
         np.full((48, 64, 3), 90 * 257, np.uint16),
@@ -135,8 +135,8 @@ def pictures_of_every_kind(place: Place) -> str:
         np.full((2160, 3840, 3), 90, np.uint8),
         np.full((300, 7, 3), 90, np.uint8),
     ]
-    for number, picture in enumerate(pictures):
-        cv2.imwrite(str(place.folder / f"{number}.png"), picture)
+    for number, image in enumerate(images):
+        cv2.imwrite(str(place.folder / f"{number}.png"), image)
     return str(place.folder)
 
 
@@ -145,7 +145,7 @@ def written(place: Place, name: str, data: bytes) -> str:
     return str(place.folder / name)
 
 
-# fault, how it is made, state and words afterwards, pictures that were shown at least
+# fault, how it is made, state and words afterwards, images that were shown at least
 SOURCES = [
     ("no camera", lambda p: "97", "failed", "No camera 97", 0),
     ("no such number", lambda p: "9" * 30, "failed", "another number", 0),
@@ -154,7 +154,7 @@ SOURCES = [
     ("address: nobody there", lambda p: "http://127.0.0.1:1/x", "failed", "Check the address", 0),
     ("rtsp: nobody there", lambda p: "rtsp://127.0.0.1:1/x", "failed", "Check the address", 0),
     ("gone mid-stream", lambda p: p.camera.address + "/gone", "failed", "stopped delivering", 1),
-    ("stalls for 5 s", lambda p: p.camera.address + "/stall", "failed", "stalled: no picture for 5 s", 1),
+    ("stalls for 5 s", lambda p: p.camera.address + "/stall", "failed", "stalled: no ", 1),
     ("never answers", lambda p: p.camera.address + "/silent", "failed", "gives no video", 0),
     ("missing file", lambda p: str(p.folder / "none.avi"), "failed", "Check the spelling", 0),
     ("no source", lambda p: " ", "failed", "No source given", 0),
@@ -166,15 +166,15 @@ SOURCES = [
     ("mp4 cut off", lambda p: cut_off(p, "mp4v", "c.mp4"), "failed", "no frame can be decoded", 0),
     ("header tells too much", lambda p: avi_that_tells(p, 500), "stopped", "50 of 500 frames", 50),
     ("header tells too little", lambda p: avi_that_tells(p, 10), "stopped", "The end of lies.avi", 50),
-    ("any picture", pictures_of_every_kind, "stopped", "The end of", 7),
+    ("any image", images_of_every_kind, "stopped", "The end of", 7),
 ]
 
 
 @pytest.mark.parametrize("fault, make, state, words, shown", SOURCES, ids=[row[0] for row in SOURCES])
 def test_source(fault, make, state, words, shown, tmp_path, camera, clip, monkeypatch):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     with ExitStack() as undo, session_for(camera=camera) as session:
-        place = Place(tmp_path / "pictures", camera, monkeypatch, undo)
+        place = Place(tmp_path / "images", camera, monkeypatch, undo)
         assert session.start(make(place), paced=False)
         wait_for(lambda: not session.running, 15)
         assert session.state == state and words in session.status
@@ -193,7 +193,7 @@ def test_camera_in_use_is_not_named_with_its_password(camera):
         assert "127.0.0.1" in session.status and "secret" not in session.status
 
 
-def test_pictures_of_changing_size_from_a_camera(camera, clip, tmp_path):
+def test_images_of_changing_size_from_a_camera(camera, clip, tmp_path):
     """OpenCV scales those of a stream; the browser's are what they are (a telephone that is turned)."""
 
     def turned(_):
@@ -257,7 +257,7 @@ def test_stop_before_start_is_harmless():
 
 
 @pytest.mark.parametrize("error", [RuntimeError("tensor of the wrong shape"), MemoryError("no room")])
-@pytest.mark.parametrize("kind", ["film", "camera"])
+@pytest.mark.parametrize("kind", ["video", "camera"])
 def test_exception_inside_a_model(kind, error, clip, camera, tmp_path):
     class Broken(pipeline_module.Pipeline):
         def step(self, *arguments):
@@ -266,7 +266,7 @@ def test_exception_inside_a_model(kind, error, clip, camera, tmp_path):
             return super().step(*arguments)
 
     with session_for(Broken(None, None, None), camera) as session:
-        session.start(clip if kind == "film" else camera.address + "/endless")
+        session.start(clip if kind == "video" else camera.address + "/endless")
         session.record(tmp_path / "out.mp4")
         wait_for(lambda: not session.running)
         assert session.state == "failed"
@@ -277,7 +277,7 @@ def test_exception_inside_a_model(kind, error, clip, camera, tmp_path):
 
 
 def test_exception_inside_a_network(camera, clip):
-    """The committed action network, given pictures of a size that it does not take; its lock is free afterwards."""
+    """The committed action network, given images of a size that it does not take; its lock is free afterwards."""
     pipeline = pipeline_module.Pipeline.load()
     pipeline.action = replace(pipeline.action, spec=replace(pipeline.action.spec, size=128))
     with session_for(pipeline, camera) as session:
@@ -316,14 +316,14 @@ def small_files(folder: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def noisy_film(folder: Path) -> Path:
+def noisy_video(folder: Path) -> Path:
     """8 seconds: annotated and recorded it would be about 20 MB."""
     return write_video(folder / "noise.avi", noise(40, (480, 640)) * 5, codec="MJPG")
 
 
 @pytest.mark.parametrize("disk", [small_disk, small_files])
 def test_full_disk_while_recording(disk, tmp_path, clip):
-    source = noisy_film(tmp_path)
+    source = noisy_video(tmp_path)
     with session_for() as session, disk(tmp_path / "disk") as folder:
         session.start(source, paced=False)
         wait_for(lambda: session.state == "running")
@@ -342,7 +342,7 @@ def test_full_disk_on_the_command_line(tmp_path):
         small_disk(tmp_path / "disk") as folder,
         pytest.raises(errors_module.OutputError, match="out.mp4.*recorded before plays"),
     ):
-        live_run.run(noisy_film(tmp_path), idle_pipeline(), output=folder / "out.mp4")
+        live_run.run(noisy_video(tmp_path), idle_pipeline(), output=folder / "out.mp4")
     with small_disk(tmp_path / "again") as folder:
         with pytest.raises(errors_module.OutputError):
             live_run.run(tmp_path / "noise.avi", idle_pipeline(), output=folder / "out.mp4")

@@ -19,12 +19,12 @@ def result_of(action="walk", faces=(), confidence=0.9, latency_ms=12.0, time_s=0
     return results_module.FrameResult(0, time_s, action, confidence, np.array([0.9, 0.1]), tuple(faces), latency_ms, {})
 
 
-def test_overlay_leaves_the_frame_alone_and_mirrors_the_picture_only():
+def test_overlay_leaves_the_frame_alone_and_mirrors_the_image_only():
     frame = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     before = frame.copy()
     plain, mirrored = (overlay.draw_overlay(frame, result_of(), 30, mirror) for mirror in (False, True))
     assert (frame == before).all()
-    assert (mirrored[100:] == plain[100:, ::-1]).all(), "below the bar the picture is turned"
+    assert (mirrored[100:] == plain[100:, ::-1]).all(), "below the bar the image is turned"
     blank = np.zeros((480, 640, 3), np.uint8)
     assert (overlay.draw_overlay(blank, result_of(), 30, True) == overlay.draw_overlay(blank, result_of(), 30)).all(), (
         "not text"
@@ -50,9 +50,9 @@ def frame_of(kind: str, height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["black", "gray", "white", "noise"])
 def test_text_stands_out_on_any_background_at_any_size(kind, shape):
     """WCAG 2.2: large text needs a contrast of 3 to 1, other text of 4.5 to 1."""
-    picture = overlay.draw_overlay(frame_of(kind, *shape), result_of(), 30)
-    unit = max(0.75, min(picture.shape[:2]) / 480)
-    bar = picture[: round(40 * unit)] / 255.0
+    image = overlay.draw_overlay(frame_of(kind, *shape), result_of(), 30)
+    unit = max(0.75, min(image.shape[:2]) / 480)
+    bar = image[: round(40 * unit)] / 255.0
     linear = np.where(bar <= 0.04045, bar / 12.92, ((bar + 0.055) / 1.055) ** 2.4)
     luminance = linear @ (0.0722, 0.7152, 0.2126)
     left, right = luminance[:, : bar.shape[1] // 3], luminance[:, -bar.shape[1] // 4 :]
@@ -102,7 +102,7 @@ def test_colours_of_the_emotions_differ_for_colour_blind_readers(eye):
     assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > 6 * 2.3
 
 
-def test_a_label_stays_inside_the_picture(portrait, finder):
+def test_a_label_stays_inside_the_image(portrait, finder):
     face = pipeline_module.Pipeline(None, None, finder).step(scene(portrait, (20, 60)), 0.0).faces[0]
     known = {"emotion": "surprise", "confidence": 1.0, "probabilities": np.array([1.0])}
     for x, y in ((-60, 100), (600, 100), (200, -60), (200, 440)):
@@ -114,8 +114,8 @@ def test_a_label_stays_inside_the_picture(portrait, finder):
 
 
 def test_a_name_that_is_too_long_is_written_smaller():
-    picture = drawn(result_of(action="wave_" * 20), shape=(240, 240))
-    assert picture[:30, 100:].any() and not picture[:30, -4:].any()
+    image = drawn(result_of(action="wave_" * 20), shape=(240, 240))
+    assert image[:30, 100:].any() and not image[:30, -4:].any()
 
 
 def test_numbers_are_held_long_enough_to_be_read():

@@ -42,11 +42,11 @@ def choose(panel, path):
     panel.address.value = str(path)
 
 
-def test_start_shows_pictures_and_stop_gives_the_buttons_back(panel, clip):
+def test_start_shows_images_and_stop_gives_the_buttons_back(panel, clip):
     choose(panel, clip)
-    before = panel.picture.value
+    before = panel.image.value
     panel.start.click()
-    wait_for(lambda: panel.picture.value != before)
+    wait_for(lambda: panel.image.value != before)
     assert panel.start.disabled and not panel.stop.disabled
     panel.stop.click()
     wait_for(lambda: not panel.start.disabled)
@@ -69,8 +69,8 @@ def test_the_end_of_a_file_is_shown_and_start_works_again(panel, clip):
     for _ in range(2):
         panel.start.click()
         wait_for(lambda: not panel.start.disabled and "closed" in panel.status.value)
-        picture = cv2.imdecode(np.frombuffer(panel.picture.value, np.uint8), cv2.IMREAD_COLOR)
-        assert picture[200:].mean() > 235, "the last picture is the one that stays"
+        image = cv2.imdecode(np.frombuffer(panel.image.value, np.uint8), cv2.IMREAD_COLOR)
+        assert image[200:].mean() > 235, "the last image is the one that stays"
         assert "frames a second" in panel.speed.value
 
 
@@ -152,17 +152,17 @@ def test_a_new_panel_closes_the_one_before(clip):
 
 def test_closing_leaves_no_widget_that_a_page_could_still_press(clip):
     panel = LivePanel(pipeline.Pipeline(None, None, None))
-    parts = [panel.start, panel.stop, panel.source, panel.mirror, panel.picture, panel.action_bars, panel.camera]
+    parts = [panel.start, panel.stop, panel.source, panel.mirror, panel.image, panel.action_bars, panel.camera]
     panel.close()
     panel.close()
     assert [part.comm for part in parts] == [None] * len(parts)
 
 
-def test_viewers_that_show_no_widgets_get_a_picture(panel):
+def test_viewers_that_show_no_widgets_get_an_image(panel):
     bundle = panel._repr_mimebundle_()
     assert bundle["text/plain"] == "LivePanel()" and "application/vnd.jupyter.widget-view+json" in bundle
-    picture = cv2.imdecode(np.frombuffer(bundle["image/png"], np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (480, 640, 3) and len(bundle["image/png"]) < 20_000
+    image = cv2.imdecode(np.frombuffer(bundle["image/png"], np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (480, 640, 3) and len(bundle["image/png"]) < 20_000
 
 
 def test_bars_are_safe_and_complete():
@@ -171,29 +171,29 @@ def test_bars_are_safe_and_complete():
     assert bars("Action", ("a", "b"), np.zeros(0), "#000").count("width:0%") == 2
 
 
-def test_large_pictures_are_reduced_for_the_browser():
+def test_large_images_are_reduced_for_the_browser():
     jpeg = np.frombuffer(to_jpeg(np.zeros((2160, 3840, 3), np.uint8)), np.uint8)
     assert cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape[1] == LARGEST_WIDTH
 
 
 class Kernel:
-    """A real Jupyter kernel: runs cells, counts the pictures that arrive meanwhile."""
+    """A real Jupyter kernel: runs cells, counts the images that arrive meanwhile."""
 
     def __init__(self):
         self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=REPOSITORY)
 
     def run(self, code: str) -> tuple[str, int]:
-        """What the cell printed, and how many pictures came while it ran."""
-        printed, pictures = "", 0
+        """What the cell printed, and how many images came while it ran."""
+        printed, images = "", 0
         request = self.client.execute(code)
         while True:
             message = self.client.get_iopub_msg(timeout=30)
             content = message["content"]
             assert message["msg_type"] != "error", content
             printed += content.get("text", "") if message["msg_type"] == "stream" else ""
-            pictures += message["msg_type"] == "comm_msg" and bool(message.get("buffers"))
+            images += message["msg_type"] == "comm_msg" and bool(message.get("buffers"))
             if message["parent_header"].get("msg_id") == request and content.get("execution_state") == "idle":
-                return printed, pictures
+                return printed, images
 
     def click(self, model_id: str) -> None:
         """What the browser sends when a button is pressed."""
@@ -223,10 +223,10 @@ def test_in_a_kernel_other_cells_run_while_it_streams(kernel):
             f"panel.address.value = {camera.address + '/endless'!r}"
         )
         start, stop = re.findall(r"[0-9a-f]{32}", kernel.run("print(panel.start.model_id, panel.stop.model_id)")[0])
-        until_shown = "shown = panel.picture.value\nwhile panel.picture.value == shown: time.sleep(0.01)\n"
+        until_shown = "shown = panel.image.value\nwhile panel.image.value == shown: time.sleep(0.01)\n"
         kernel.click(start)
-        text, pictures = kernel.run(3 * until_shown + "print(6 * 7)")
-        assert text == "42\n" and pictures >= 3, "the panel's picture changes while a cell runs"
+        text, images = kernel.run(3 * until_shown + "print(6 * 7)")
+        assert text == "42\n" and images >= 3, "the panel's image changes while a cell runs"
         kernel.manager.interrupt_kernel()  # reaches the main thread only: the stream goes on
         assert kernel.run("print(panel.session.state)")[0] == "running\n"
         kernel.click(stop)
@@ -235,7 +235,7 @@ def test_in_a_kernel_other_cells_run_while_it_streams(kernel):
             "print(panel.session.state)"
         )[0]
         assert text == "stopped\n"
-        wait_for(lambda: camera.viewers == 0)  # the camera notices when it sends its next picture
+        wait_for(lambda: camera.viewers == 0)  # the camera notices when it sends its next image
         kernel.click(start)
         assert kernel.run(until_shown + "print(panel.session.state)")[0] == "running\n"
         assert kernel.close() < 5, "shut down while it streams: Jupyter waits no longer"

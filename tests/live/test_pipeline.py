@@ -33,7 +33,7 @@ def test_any_size_goes_through(shape, why, finder, tmp_path):
     frame = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
     result = Pipeline(None, None, finder).step(frame, 0.0)
     picture = overlay.draw_overlay(frame, result, fps=30)
-    assert max(picture.shape[:2]) >= overlay.SMALLEST_PICTURE, why
+    assert max(picture.shape[:2]) >= overlay.SMALLEST_IMAGE, why
     with recording.VideoWriter(tmp_path / "any.mp4") as writer:
         writer.write(picture)
     assert count_frames(tmp_path / "any.mp4") == 1, why

@@ -9,7 +9,7 @@ from live_tools import count_frames
 from helpers import errors
 from helpers.live import recording
 
-FPS = 25  # of the films in conftest.py
+FPS = 25  # of the videos in conftest.py
 
 
 def test_video_plays_after_an_exception(tmp_path):
@@ -24,20 +24,20 @@ def test_video_plays_after_an_exception(tmp_path):
     "times, frames, why",
     [
         (np.arange(10) / 25, 10, "the file's own rate: frame by frame"),
-        (np.arange(10) / 5, 46, "a slow camera: pictures are repeated"),
+        (np.arange(10) / 5, 46, "a slow camera: images are repeated"),
         (np.arange(50) / 50, 25, "a fast one: every second is left out"),
         ([0, 0.04, 600, 600.04], 4, "a pause is not filmed"),
         ([5, 5.04, 0, 0.04], 4, "time that starts again goes on"),
     ],
 )
-def test_film_runs_at_true_speed(times, frames, why, tmp_path):
+def test_video_runs_at_true_speed(times, frames, why, tmp_path):
     with recording.VideoWriter(tmp_path / "out.mp4", 25) as writer:
         for time_s in times:
             writer.write(np.zeros((48, 64, 3), np.uint8), float(time_s))
     assert count_frames(tmp_path / "out.mp4") == pytest.approx(frames, abs=1), why
 
 
-def test_pictures_of_another_size_are_fitted(tmp_path):
+def test_images_of_another_size_are_fitted(tmp_path):
     with recording.VideoWriter(tmp_path / "out.mp4") as writer:
         for shape in ((121, 161), (40, 300), (500, 60), (121, 161)):
             writer.write(np.full((*shape, 3), 200, np.uint8))

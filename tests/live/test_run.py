@@ -21,7 +21,7 @@ from helpers.live import recording, window
 from helpers.live import results as results_module
 from helpers.live import run as live_run
 
-FPS = 25  # of the films in conftest.py
+FPS = 25  # of the videos in conftest.py
 
 
 def test_run_writes_video_and_timeline(face_clip, finder, tmp_path):

@@ -15,7 +15,7 @@ def test_session_plays_a_file_at_its_own_rate_and_says_when_it_ends(gray_clip):
         started = time.monotonic()
         assert session.start(gray_clip)
         wait_for(lambda: not session.running)
-        assert time.monotonic() - started > 1.8, "two seconds of film"
+        assert time.monotonic() - started > 1.8, "two seconds of video"
         assert session.latest.number == 49, "every frame of a file"
         assert session.state == "stopped" and session.status == "The end of gray.mp4. It is closed."
 
@@ -24,7 +24,7 @@ def test_session_as_fast_as_it_goes(tmp_path):
     slow = write_video(tmp_path / "slow.mp4", [np.zeros((120, 160, 3), np.uint8)] * 50, fps=1)
     with session_for() as session:
         session.start(slow, paced=False)
-        wait_for(lambda: not session.running)  # 10 s, of a film of 50
+        wait_for(lambda: not session.running)  # 10 s, of a video of 50
         assert session.latest.number == 49
 
 
@@ -38,7 +38,7 @@ def test_slow_model_drops_frames_of_a_camera_instead_of_falling_behind(camera):
         session.start(camera.address + "/gone")
         wait_for(lambda: session.state == "failed")
         assert session.latest.number < 10
-        assert session.latest.result.time_s > 0.25, "the last picture of the camera, 0.4 s after the first"
+        assert session.latest.result.time_s > 0.25, "the last image of the camera, 0.4 s after the first"
         assert "stopped delivering" in session.status
 
 
