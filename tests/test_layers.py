@@ -90,7 +90,6 @@ def test_no_module_uses_what_is_private_to_another():
                 assert not private, f"{module} imports {', '.join(private)} of {node.module}"
 
 
-@pytest.mark.xfail(reason="about to move")
 def test_the_live_system_loads_nothing_heavy():
     code = f"import sys, helpers.live, helpers.live.__main__; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=120)

@@ -12,6 +12,8 @@ from pathlib import Path
 from helpers.console import run_command
 from helpers.errors import DataError
 
+NAMED = 5  # failures of single frames or images; the others are counted
+
 
 def main(argv: list[str] | None = None) -> int:
     """The command line. Its exit code, with a message on stderr where it is not 0:
@@ -48,10 +50,15 @@ def main(argv: list[str] | None = None) -> int:
         print("Ended before the first frame.", file=sys.stderr)
         return 130
     print(summary)
+    for what, reason in summary.failures[:NAMED]:
+        print(f"error: {what}: {reason}", file=sys.stderr)
+    if summary.skipped > NAMED:
+        print(f"error: and {summary.skipped - NAMED} more", file=sys.stderr)
     if summary.broken:
         print(f"error: {summary.broken}", file=sys.stderr)
-        return 1
-    return 130 if summary.interrupted else 0
+    if summary.interrupted:
+        return 130
+    return 1 if summary.broken or summary.failures else 0
 
 
 def _parser() -> argparse.ArgumentParser:

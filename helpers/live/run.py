@@ -28,8 +28,8 @@ class Summary:
     frames; seconds: wall time; latencies_ms: of the last 20,000 frames, from the decoded frame's arrival to its
         result; frames_with_face; media_s: seconds of video;
     action_seconds, emotion_seconds: seconds by label; stage_ms: total milliseconds by stage;
-    skipped: images that could not be read; interrupted: ended by Ctrl-C or the notebook's stop
-    button; broken: how a camera, a stream or a video ended before its time, empty when it did not.
+    failures: (what, reason) of damaged frames, unreadable images and interruptions; interrupted: ended by Ctrl-C or the
+        notebook's stop button; broken: how a camera, a stream or a video ended before its time, empty when it did not.
     """
 
     frames: int = 0
@@ -40,7 +40,7 @@ class Summary:
     action_seconds: dict[str, float] = field(default_factory=dict)
     emotion_seconds: dict[str, float] = field(default_factory=dict)
     stage_ms: dict[str, float] = field(default_factory=dict)
-    skipped: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
     interrupted: bool = False
     broken: str = ""
 
@@ -68,6 +68,10 @@ class Summary:
     @property
     def latency_p95_ms(self) -> float:
         return float(np.percentile(self.latencies_ms, 95)) if self.latencies_ms else 0.0
+
+    @property
+    def skipped(self) -> int:
+        return len(self.failures)
 
     @property
     def face_share(self) -> float:
@@ -141,7 +145,7 @@ def run(
                 raise
             summary.broken = str(error)
         summary.seconds = time.perf_counter() - started
-        summary.skipped = len(frames.skipped)
+        summary.failures = tuple((str(what), reason) for what, reason in frames.skipped)
     return summary
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 from live_tools import count_frames
 
 from helpers.data.paths import REPOSITORY
 from helpers.live import __main__ as live_main
+from helpers.live.sources import demo_clip
 
 
 def command_line(*arguments) -> subprocess.CompletedProcess:
@@ -78,3 +83,68 @@ def test_command_line_tells_a_stream_that_breaks_off(models, camera, capsys):
     )
     output = capsys.readouterr()
     assert code == 1 and output.out.startswith("frames=") and "stopped delivering" in output.err
+
+
+@pytest.mark.parametrize(
+    "option, target, why",
+    [
+        ("--output", "video.mp4", "the source itself"),
+        ("--output", "linked.mp4", "its other name"),
+        ("--csv", "linked.mp4", "a timeline in its place"),
+    ],
+)
+def test_the_source_is_never_the_output(option, target, why, face_clip, tmp_path, capsys):
+    shutil.copy(face_clip, tmp_path / "video.mp4")
+    os.link(tmp_path / "video.mp4", tmp_path / "linked.mp4")
+    before = (tmp_path / "video.mp4").read_bytes()
+    address = f"file://{tmp_path / 'video.mp4'}" if why == "its other name" else str(tmp_path / "video.mp4")
+    code = live_main.main(["--headless", "--source", address, option, str(tmp_path / target)])
+    assert code == 2 and "is the source" in capsys.readouterr().err, why
+    assert (tmp_path / "video.mp4").read_bytes() == before and len(os.listdir(tmp_path)) == 2
+
+
+def test_an_image_of_the_source_folder_is_never_the_output(tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((48, 64, 3), np.uint8))
+    before = (tmp_path / "1.png").read_bytes()
+    assert live_main.main(["--headless", "--source", str(tmp_path), "--csv", str(tmp_path / "1.png")]) == 2
+    assert "is the source" in capsys.readouterr().err and (tmp_path / "1.png").read_bytes() == before
+
+
+def test_failures_are_named_and_counted_and_end_with_1(tmp_path, models, capsys):
+    for number in range(9):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((48, 64, 3), np.uint8))
+    for number in (1, 2, 3, 5, 6, 7, 8):
+        (tmp_path / f"{number}.png").write_text("no image")
+    models = ["--action-model", str(models[0]), "--emotion-model", str(models[1])]
+    assert live_main.main(["--headless", "--source", str(tmp_path), *models]) == 1
+    output = capsys.readouterr()
+    assert output.out.startswith("frames=2 ") and " skipped=7" in output.out
+    assert "1.png" in output.err and "6.png" in output.err and "and 2 more" in output.err
+
+
+def test_help_and_wrong_options_load_nothing():
+    code = """if True:
+        import sys
+        from helpers.live.__main__ import main
+        for arguments in (["--help"], ["--max-frames", "0"]):
+            try: main(arguments)
+            except SystemExit as end: print(end.code)
+        heavy = ("numpy", "cv2", "dlib", "tqdm", "keras")
+        print([name for name in heavy if name in sys.modules])"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "--action-model" in done.stdout and "--max-frames: must be 1 or more" in done.stderr
+    assert done.stdout.splitlines()[-3:] == ["0", "2", "[]"]
+
+
+def test_a_whole_run_loads_neither_keras_nor_the_tools_of_notebooks(tmp_path):
+    """NumPy, OpenCV, dlib and LiteRT are enough: where a small computer is to run it, nothing else need start."""
+    code = f"""if True:
+        import sys
+        from helpers.live.__main__ import main
+        arguments = ["--source", "demo", "--headless", "--max-frames", "3", "--output", {str(tmp_path / "out.mp4")!r}]
+        assert main(arguments) == 0
+        heavy = ("sklearn", "pandas", "matplotlib", "scipy", "keras", "tensorflow", "h5py", "joblib", "ipywidgets")
+        print([name for name in heavy if name in sys.modules])"""
+    demo_clip()  # is drawn with matplotlib's photograph, once
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr

@@ -507,7 +507,7 @@ def test_restart_of_the_cell_closes_the_panel_before(kernel, camera):
     wait_for(lambda: camera.viewers == 0)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_command_line_that_is_ended_finishes_its_files(sign, camera, tmp_path):
     output, timeline = tmp_path / "out.mp4", tmp_path / "out.csv"
     command = [sys.executable, "-m", "helpers.live", "--headless", "--source", camera.address + "/endless"]
