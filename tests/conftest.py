@@ -57,12 +57,13 @@ def saved_emotion(tmp_path_factory) -> Path:
 
     from helpers.emotion.classifier import save_emotion
     from helpers.emotion.faces import FaceSpec
-    from helpers.emotion.model import build_mini_xception
+    from helpers.emotion.model import NetworkSpec, build_mini_xception
 
     keras.utils.set_random_seed(1)
     folder = tmp_path_factory.mktemp("emotion")
     labels = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-    save_emotion(folder, _shake(build_mini_xception(7, 48, 4, (8,))), labels, FaceSpec())
+    model = build_mini_xception(7, 48, NetworkSpec(4, (8,), middle=0))
+    save_emotion(folder, _shake(model), labels, spec=FaceSpec())
     return folder
 
 
@@ -105,9 +106,8 @@ def folders(tmp_path, monkeypatch) -> Path:
     """artifacts/ and the place of unfinished trainings, empty."""
     from helpers import training
     from helpers.action import training as action_training
-    from helpers.emotion import training as emotion_training
 
-    for module in (training, action_training, emotion_training):
+    for module in (training, action_training):
         monkeypatch.setattr(module, "ARTIFACTS", tmp_path / "artifacts")
     monkeypatch.setattr(training, "WORK", tmp_path / "work")
     return tmp_path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +37,16 @@ FER_ORDER = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 class EmotionClassifier:
     """An emotion model with its labels and its preprocessing.
 
-    temperature: of `with_temperature`, 1 for none. frequencies: shares of the classes in training; with them the answers
-        assume that all classes are equally likely, without them that they are as frequent as in training.
+    temperature: of `with_temperature`, 1 for none.
+    class_prior: shares of the classes in training; with them the answers assume a uniform prior, all classes equally
+        likely; without them that they are as frequent as in training.
     """
 
     labels: tuple[str, ...]
     preprocessor: FacePreprocessor
     network: LiteRT | KerasFunction
     temperature: float = 1.0
-    frequencies: tuple[float, ...] | None = None
+    class_prior: tuple[float, ...] | None = None
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT_EMOTION) -> EmotionClassifier:
@@ -79,9 +81,9 @@ class EmotionClassifier:
         probabilities = self.network(faces if channels == 1 else np.repeat(faces, channels, axis=-1))
         if self.temperature != 1.0:
             probabilities = with_temperature(probabilities, self.temperature)
-        return (
-            probabilities if self.frequencies is None else correct_prior(probabilities, 1 / np.array(self.frequencies))
-        )
+        if self.class_prior is None:
+            return probabilities
+        return correct_prior(probabilities, 1 / np.array(self.class_prior))
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -91,16 +93,17 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 
 
 def correct_prior(probabilities: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """(N, classes): calibrated answers for a place where the classes are mixed differently (Saerens et al., 2002).
+    """(N, classes): calibrated answers corrected for another class prior (prior shift: Saerens et al., 2002).
 
-    ratios (classes,): how many times as frequent each class is there; 1 / ratios undoes it. Rows sum to 1.
+    ratios (classes,): how many times as frequent as in training each class is there; 1 / ratios undoes it. Rows sum
+    to 1.
     """
     weighed = probabilities * np.asarray(ratios, probabilities.dtype)
     return weighed / weighed.sum(axis=1, keepdims=True)
 
 
 def _class_prior(path: Path, config: dict, labels: tuple[str, ...]) -> tuple[float, ...] | None:
-    shares = config.get("frequencies")
+    shares = config.get("class_prior")
     if shares is None:
         return None
     if (
@@ -109,8 +112,8 @@ def _class_prior(path: Path, config: dict, labels: tuple[str, ...]) -> tuple[flo
         or not all(isinstance(share, (int, float)) and 0 < share <= 1 for share in shares.values())
     ):
         raise DataError(
-            f"{path}: frequencies must give each of {', '.join(labels)} a share above 0 and up to 1, not {shares!r}; "
-            "correct it, or take it out: then the answers assume the mixture of the training data"
+            f"{path}: class_prior must give each of {', '.join(labels)} a share above 0 and up to 1, not {shares!r}; "
+            "correct it, or take it out: then the answers assume the class prior of the training data"
         )
     return tuple(float(shares[label]) for label in labels)
 
@@ -127,28 +130,18 @@ def _labels_or_fer_order(folder: Path, file: Path, config: dict, width: int) -> 
 def save_emotion(
     folder: Path,
     model,
-    labels: tuple[str, ...],
+    labels: Sequence[str],
+    *,
     spec: FaceSpec,
     temperature: float = 1.0,
-    frequencies: dict[str, float] | None = None,
+    class_prior: dict[str, float] | None = None,
 ) -> None:
-    """Write emotion_model.keras, .h5 and .tflite, labels.json and config.json."""
+    """Write emotion_model.h5 and .tflite, labels.json and config.json: what `EmotionClassifier.load` reads."""
     folder = Path(folder)
     save_keras(model, folder / "emotion_model")
     export_litert(model, folder / "emotion_model.tflite")
-    save_emotion_settings(folder, labels, spec, temperature, frequencies)
-
-
-def save_emotion_settings(
-    folder: Path,
-    labels: tuple[str, ...],
-    spec: FaceSpec,
-    temperature: float = 1.0,
-    frequencies: dict[str, float] | None = None,
-) -> None:
-    """Write labels.json and config.json: what `EmotionClassifier.load` needs beside a model file."""
-    save_labels(folder, labels)
-    settings = {"face": spec.as_dict(), "temperature": temperature} | (
-        {"frequencies": frequencies} if frequencies else {}
-    )
-    (Path(folder) / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
+    save_labels(folder, tuple(labels))
+    settings = {"face": spec.as_dict(), "temperature": temperature}
+    if class_prior:
+        settings["class_prior"] = class_prior
+    (folder / "config.json").write_text(json.dumps(settings, indent=1) + "\n")

@@ -99,11 +99,6 @@ def landmark_model() -> Path:
     return package_file("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
 
 
-def recognition_model() -> Path:
-    """Path of dlib's face recognition network, shipped by the same package."""
-    return package_file("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat")
-
-
 class FaceFinder:
     """Faces of an image with dlib: HOG detector (Dalal & Triggs, 2005) and 68 landmarks (Kazemi & Sullivan, 2014).
 
@@ -171,11 +166,28 @@ def landmark_box(landmarks: np.ndarray) -> tuple[int, int, int, int]:
     return round(centre[0] - side / 2), round(centre[1] - side / 2), round(side), round(side)
 
 
+def affine_matrix(
+    centre: np.ndarray, *, degrees: float = 0.0, scale: float = 1.0, to: np.ndarray | None = None, aspect: float = 1.0
+) -> np.ndarray:
+    """float64 (2, 3) for `cv2.warpAffine`: squeeze, then turn and scale about `centre`, then move `centre` to `to`.
+
+    centre, to: (x, y) in pixels; `to` None leaves the centre where it is. degrees: counter-clockwise.
+    aspect: what height / width is multiplied by; the area stays.
+    """
+    matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), degrees, scale)
+    sides = np.array([aspect**-0.5, aspect**0.5])
+    matrix[:, 2] += matrix[:, :2] @ ((1 - sides) * centre)
+    matrix[:, :2] *= sides
+    if to is not None:
+        matrix[:, 2] += to - centre
+    return matrix
+
+
 class FacePreprocessor:
     """The one path from a face to a network's input, made from a `FaceSpec`."""
 
-    def __init__(self, spec: FaceSpec = FaceSpec()):
-        self.spec = spec
+    def __init__(self, spec: FaceSpec | None = None):
+        self.spec = spec or FaceSpec()
 
     def crop(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """uint8 gray (size, size): the face upright and framed as in FER-2013 times `expand`.
@@ -187,9 +199,8 @@ class FacePreprocessor:
         scale = size / max(side * self.spec.expand, 1.0)
         oversample = int(np.clip(np.ceil(0.5 / scale), 1, 8))  # shrink in two steps, else warping would alias
         angle = eye_roll(landmarks) if self.spec.align else 0.0
-        matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle, scale * oversample)
         target = np.array([0.5, 0.5 + (CENTRE_Y - 0.5) / self.spec.expand]) * size * oversample
-        matrix[:, 2] += target - centre
+        matrix = affine_matrix(centre, degrees=angle, scale=scale * oversample, to=target)
         warped = cv2.warpAffine(
             gray,
             matrix,
@@ -217,18 +228,10 @@ class FacePreprocessor:
         return self.crop(gray, (landmarks + 0.5) / factor - 0.5)
 
     def normalise(self, crops: np.ndarray) -> np.ndarray:
-        """uint8 (N, size, size) to float32 (N, size, size, 1), the network's input: `equalise`, then `scale`."""
-        return self.scale(self.equalise(crops))
-
-    def equalise(self, crops: np.ndarray) -> np.ndarray:
-        """CLAHE on uint8 (N, size, size), if the specification asks for it."""
-        if not self.spec.clahe:
-            return crops
-        clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4))  # one per call: it must not be shared by threads
-        return np.array([clahe.apply(crop) for crop in crops], np.uint8).reshape(crops.shape)
-
-    def scale(self, crops: np.ndarray) -> np.ndarray:
-        """uint8 (N, size, size) to float32 (N, size, size, 1), scaled as the specification says."""
+        """uint8 (N, size, size) to float32 (N, size, size, 1), the network's input: CLAHE, then scaled, per image."""
+        if self.spec.clahe:
+            clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4))  # one per call: threads must not share it
+            crops = np.array([clahe.apply(crop) for crop in crops], np.uint8).reshape(crops.shape)
         pixels = crops.astype(np.float32)[..., None]
         if self.spec.scaling == "minus_one_to_one":
             return pixels / 127.5 - 1.0
@@ -239,7 +242,11 @@ class FacePreprocessor:
 
 def plausible(landmarks: np.ndarray, side: float) -> bool:
     """Whether landmarks found in a face thumbnail of `side` pixels can be right: within half and one and a half times
-    FER-2013's usual framing, near the middle, and turned by less than 40 degrees."""
+    FER-2013's usual framing, near the middle, and turned by less than 40 degrees.
+
+    A thumbnail is framed, so place and size are known; a tracked face is not, so `live.tracking` asks for a face's
+    proportions instead.
+    """
     centre, framed = framing(landmarks)
     near = np.abs(centre / side - (0.5, CENTRE_Y)).max() < 0.25
     return bool(0.5 < framed / side < 1.5 and near and abs(eye_roll(landmarks)) < 40)

@@ -1,244 +1,95 @@
-"""Training the emotion network on face crops: data, augmentation, calibration."""
+"""The recipe of the emotion network and its training: one stage, from labelled faces to a calibrated classifier."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from threading import Lock
 
-import cv2
 import keras
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.linear_model import LogisticRegression
 
-from helpers.data.cache import cached_array, content_key, weights_key
-from helpers.data.duplicates import group_by_pixels
-from helpers.data.fer2013 import FER_PLUS, read_manifest
-from helpers.data.folders import Sample, list_split
-from helpers.data.paths import ARTIFACTS, data_root, find_dataset
-from helpers.data.splits import split_groups
-from helpers.emotion.classifier import (
-    EmotionClassifier,
-    save_emotion,
-    save_emotion_settings,
-    with_temperature,
-)
-from helpers.emotion.faces import FaceFinder, FacePreprocessor, FaceSpec, crop_samples
-from helpers.emotion.model import (
-    blend,
-    build_face_resnet,
-    build_mini_xception,
-    calibrate_normalisation,
-    compile_emotion,
-    draw_mixup,
-    mixup,
-    trainable_twin,
-)
-from helpers.errors import DataError
-from helpers.evaluate.predict import predict_emotions
-from helpers.runtime import KerasFunction, load_keras
-from helpers.synthetic.samples import cached_emotion_samples
-from helpers.training import capped_class_weights, fit, load_run, make_optimizer, profile
+from helpers.emotion.augmentation import FaceAugmentation, augment_faces, mixup
+from helpers.emotion.classifier import save_emotion, with_temperature
+from helpers.emotion.data import FaceData
+from helpers.emotion.faces import FacePreprocessor, FaceSpec
+from helpers.emotion.model import NetworkSpec, build_mini_xception, compile_emotion, trainable_twin
+from helpers.runtime import KerasFunction
+from helpers.training import capped_class_weights, fit, make_optimizer
 
-
-def fer_samples(split: str) -> list[Sample]:
-    """FER-2013's "train" or "test" faces; in the smoke profile, and where the data set is missing, drawn ones."""
-    source = None if profile() == "smoke" else find_dataset("fer2013")
-    if source is None:
-        source = cached_emotion_samples(per_class=60)
-    return list_split(source, split)
-
-
-def fer_parts(config: dict) -> tuple[list[Sample], list[Sample]]:
-    """FER-2013's training faces, and the validation faces that are cut off them; equal pictures stay on one side.
-
-    config: validation_fraction, seed.
-    """
-    return split_groups(group_by_pixels(fer_samples("train")), config["validation_fraction"], config["seed"])
-
-
-def expected_labels(labels: np.ndarray, votes: np.ndarray, classes: int) -> np.ndarray:
-    """float32 (N, classes): which label FER-2013 gives, on average, to a face with these FER+ votes.
-
-    labels: int (N,), FER-2013's. votes: (N, 10) counts of FER+ raters (Barsoum et al., 2016, arXiv:1608.01041) in the
-    order of `datasets.FER_PLUS`; a row of zeros, where FER+ has no votes, keeps its label.
-
-    FER+ raters call more faces neutral than FER-2013 does, so their votes are not taken as they are: a logistic
-    regression from the shares of the votes to FER-2013's label keeps what the raters saw and FER-2013's habits.
-    """
-    expected = np.eye(classes, dtype=np.float32)[labels]
-    rated = votes.sum(axis=1) > 0
-    if rated.any():
-        shares = votes[rated] / votes[rated].sum(axis=1, keepdims=True)
-        regression = LogisticRegression(C=10.0, max_iter=1000).fit(shares, labels[rated])
-        rows = np.zeros((len(shares), classes), np.float32)
-        rows[:, regression.classes_] = regression.predict_proba(shares)
-        expected[rated] = rows
-    return expected
-
-
-def fer_votes(samples: list[Sample]) -> np.ndarray:
-    """int (N, 10): FER+ votes of each face from `fer2013_manifest.csv`; zeros where there are none, or no such file."""
-    path, votes = data_root() / "fer2013_manifest.csv", np.zeros((len(samples), len(FER_PLUS)), int)
-    if path.is_file():
-        rows = {Path(row.file).name: row.votes for row in read_manifest(path)}
-        for line, sample in zip(votes, samples, strict=True):
-            line[:] = [rows.get(sample.path.name, {}).get(name, 0) for name in FER_PLUS]
-    return votes
-
-
-def face_arrays(samples: list[Sample], labels: tuple[str, ...], spec: FaceSpec) -> tuple[np.ndarray, np.ndarray]:
-    """(crops uint8 (N, size, size), targets int (N,)) of images that are already cut to the face; cached on disk."""
-    if not samples:
-        raise DataError("no face images to read")
-    framing = FaceSpec(spec.size, spec.align, spec.expand)  # the crop depends on nothing else
-    crops = _cached_crops(content_key(samples), framing.as_dict(), samples)
-    return crops, np.array([labels.index(sample.label) for sample in samples])
-
-
-@cached_array(ignore=("samples",))
-def _cached_crops(key: str, spec: dict, samples: list[Sample]) -> np.ndarray:
-    return crop_samples(samples, FacePreprocessor(FaceSpec(**spec)), FaceFinder())[0]
-
-
-def augment_faces(
-    crops: np.ndarray,
-    rng: np.random.Generator,
-    degrees: float = 12,
-    shift: float = 0.08,
-    zoom: float = 0.12,
-    stretch: float = 0.0,
-) -> np.ndarray:
-    """Random mirror, rotation (degrees), shift and zoom (shares of the side) of uint8 crops (N, size, size).
-
-    The ranges cover the alignment's own errors. Light is not varied: CLAHE and standardisation remove it.
-    stretch: the face's height is multiplied by exp(u / 2) and its width divided by it, u between -stretch and stretch:
-        0.25 covers photos of 4:5 and 5:4 that somebody squeezed to a square.
-    """
-    size = crops.shape[1]
-    out = np.empty_like(crops)
-    for index, crop in enumerate(crops):
-        matrix = cv2.getRotationMatrix2D(
-            (size / 2, size / 2), rng.uniform(-degrees, degrees), 1 + rng.uniform(-zoom, zoom)
-        )
-        matrix[:, 2] += rng.uniform(-shift, shift, 2) * size
-        if stretch:
-            taller = np.exp(rng.uniform(-stretch, stretch) / 2)
-            sides = np.array([1 / taller, taller])
-            matrix[:, 2] += matrix[:, :2] @ ((1 - sides) * size / 2)
-            matrix[:, :2] *= sides
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        out[index] = cv2.warpAffine(np.ascontiguousarray(crop), matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    return out
-
-
-def corrupt(image: np.ndarray, noise: float, blur: float, rng: np.random.Generator) -> np.ndarray:
-    """An image, uint8 of any shape, as a worse camera gives it: blurred, then noisy.
-
-    blur: standard deviation of the Gaussian filter, in pixels; up to 0.2 it is none. noise: that of the Gaussian noise, in gray levels.
-    """
-    if blur > 0.2:  # the neighbours' weights in a narrower filter are below 1 in 255
-        image = cv2.GaussianBlur(image, (0, 0), blur)
-    return np.clip(np.rint(image + noise * rng.standard_normal(image.shape, np.float32)), 0, 255).astype(np.uint8)
-
-
-def corrupt_faces(crops: np.ndarray, rng: np.random.Generator, noise: float, blur: float) -> np.ndarray:
-    """Each of uint8 crops (N, size, size) disturbed (`corrupt`) by its own amounts, drawn evenly from 0 to `noise` and `blur`.
-
-    With neither, the crops themselves, and nothing is drawn from rng.
-    """
-    if not (noise or blur):
-        return crops
-    out = np.empty_like(crops)
-    for index, crop in enumerate(crops):
-        sigma, deviation = rng.uniform(0, blur), rng.uniform(0, noise)
-        out[index] = corrupt(crop, deviation, sigma, rng)
-    return out
-
-
-def resize_faces(images: np.ndarray, side: int | None) -> np.ndarray:
-    """float32 (N, size, size, 1) to (N, side, side, 1), averaging over areas; None and the same side change nothing."""
-    if side is None or side == images.shape[1]:
-        return images
-    return np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])[..., None]
+_ENOUGH_TO_CALIBRATE = 30  # validation faces; a temperature fitted on fewer says more about them than about the network
 
 
 @dataclass(frozen=True)
-class FaceView:
-    """One fixed look at all training faces: augmented pictures, and with whom each is blended (`mixup`).
+class OptimizerSpec:
+    """name: of `training.make_optimizer`. rate: learning rate at its peak. weight_decay: AdamW's, per step and rate.
 
-    pictures: uint8 (N, size, size), already equalised. partner: int (N,). share: float32 (N,), of the face itself.
+    precision: what the layers compute in, see `trainable_twin`; "float32" on processors without AVX-512 BF16.
     """
 
-    pictures: np.ndarray
-    partner: np.ndarray
-    share: np.ndarray
-
-    def images(self, chosen: np.ndarray, preprocessor: FacePreprocessor) -> np.ndarray:
-        """float32 (B, size, size, 1): the blended faces with these indices, as a network takes them."""
-        first, second = (preprocessor.scale(self.pictures[which]) for which in (chosen, self.partner[chosen]))
-        return blend(first, second, self.share[chosen])
-
-    def targets(self, rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """float32 (B, classes): their targets, of those of all faces (N, classes)."""
-        return blend(rows[chosen], rows[self.partner[chosen]], self.share[chosen])
+    name: str = "adamw"
+    rate: float = 2e-3
+    weight_decay: float = 0.05
+    precision: str = "mixed_bfloat16"
 
 
-def face_view(
-    crops: np.ndarray,
-    preprocessor: FacePreprocessor,
-    number: int,
-    mixup_alpha: float,
-    stretch: float = 0.0,
-    noise: float = 0.0,
-    blur: float = 0.0,
-) -> FaceView:
-    """View `number` of crops uint8 (N, size, size): the same number gives the same pictures, on any machine.
+@dataclass(frozen=True)
+class EmotionRecipe:
+    """Everything that decides what a face network becomes. The defaults train in about two hours on two cores.
 
-    Noise and blur (`corrupt_faces`) change neither the faces' places nor who is blended with whom.
+    face: how a face becomes the input (pixels); notebook 03 measures it.
+    network: widths and regularisation; below a million parameters, so that a face takes 1 ms on one thread.
+    augmentation: how far training changes a face; covers cameras that FER-2013 does not know.
+    optimizer: AdamW with warm-up and cosine decay: notebook 05 compares it with others.
+    batch: faces a step; 128 keeps two cores busy and the gradient noisy enough to regularise.
+    epochs: passes over the faces; the cosine ends with the last one.
+    label_smoothing: share of each target that is spread evenly, because labels are sometimes wrong.
+    focal_gamma: exponent of (1 - p) in the loss; 0.5 turns a little towards hard faces.
+    class_weight_cap: a class counts inversely to its frequency but at most so much (then rescaled to mean 1): 1 lifts
+        no class above average and lowers the most frequent ones.
+    vote_share: share of each target that FER+'s ten raters decide, where there are votes (`data.expected_labels`).
+    validation_fraction: share of the training faces that is held out to choose the epoch and the temperature.
+    seed: of the first weights, the order of the faces and the augmentation; the split does not depend on it.
     """
-    rng = np.random.default_rng((2015, number))
-    pictures = augment_faces(crops, rng, stretch=stretch)
-    blends = draw_mixup(len(crops), mixup_alpha, rng)
-    return FaceView(preprocessor.equalise(corrupt_faces(pictures, rng, noise, blur)), *blends)
 
+    face: FaceSpec = field(default_factory=FaceSpec)
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    augmentation: FaceAugmentation = field(default_factory=FaceAugmentation)
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    batch: int = 128
+    epochs: int = 100
+    label_smoothing: float = 0.05
+    focal_gamma: float = 0.5
+    class_weight_cap: float = 1.0
+    vote_share: float = 0.5
+    validation_fraction: float = 0.1
+    seed: int = 1
 
-def teach(
-    teacher: keras.Model,
-    crops: np.ndarray,
-    preprocessor: FacePreprocessor,
-    views: int,
-    mixup_alpha: float,
-    stretch: float = 0.0,
-    batch: int = 256,
-) -> np.ndarray:
-    """float32 (views, N, classes): what a network answers to `face_view` 0, 1, ... of crops (N, size, size).
+    def as_dict(self) -> dict:
+        """JSON types only; `from_dict` reads it back."""
+        return {**asdict(self), "network": {**asdict(self.network), "widths": list(self.network.widths)}}
 
-    What a student is trained on (distillation: Hinton, Vinyals & Dean, 2015, arXiv:1503.02531; the same view, blended
-    too, for teacher and student: Beyer et al., 2022, arXiv:2106.05237).
-    """
-    function = KerasFunction(teacher)
-    answers = np.empty((views, len(crops), teacher.output_shape[-1]), np.float32)
-    for number in range(views):
-        view = face_view(crops, preprocessor, number, mixup_alpha, stretch)
-        for start in range(0, len(crops), batch):
-            chosen = np.arange(start, min(start + batch, len(crops)))
-            answers[number, chosen] = function(view.images(chosen, preprocessor), batch)
-    return answers
+    @classmethod
+    def from_dict(cls, config: dict) -> EmotionRecipe:
+        """From `as_dict`; keys that are no field, as a data set's name, are passed over."""
+        values = {key: config[key] for key in (item.name for item in fields(cls)) if key in config}
+        network = {**values["network"], "widths": tuple(values["network"]["widths"])}
+        parts = {
+            "face": FaceSpec(**values["face"]),
+            "network": NetworkSpec(**network),
+            "augmentation": FaceAugmentation(**values["augmentation"]),
+            "optimizer": OptimizerSpec(**values["optimizer"]),
+        }
+        return cls(**{**values, **parts})
 
 
 class FaceBatches(keras.utils.PyDataset):
-    """Shuffled, augmented batches of faces: crops -> augment -> the evaluation's own normalisation -> side -> mixup.
+    """Shuffled batches of faces: crops -> augmented -> the evaluation's own `normalise` -> mixup.
 
-    stretch: how much `augment_faces` may change the ratio of a face's sides. noise, blur: see `corrupt_faces`; the
-        teachers saw the same faces without.
-    side: the pictures are reduced to this many pixels in front of mixup; None leaves them as they are.
-    answers: float32 (views, N, classes), what teachers say to each `face_view` (`teach`). They make `teacher_share` of
-        the targets, and epoch after epoch shows one view after the other.
-    Gives (images float32 (B, side, side, 1), targets float32 (B, classes), weights float32 (B,)).
+    crops uint8 (N, size, size); targets float32 (N, classes), one-hot or soft; weights float32 (classes,), 1 if None.
+    Gives (images float32 (B, size, size, 1), targets float32 (B, classes), weights float32 (B,)). A batch depends on
+    seed, epoch and its number alone.
     """
 
     def __init__(
@@ -246,270 +97,84 @@ class FaceBatches(keras.utils.PyDataset):
         crops: np.ndarray,
         targets: np.ndarray,
         preprocessor: FacePreprocessor,
+        *,
+        augmentation: FaceAugmentation,
         batch: int,
         seed: int,
-        mixup_alpha: float = 0.0,
         weights: np.ndarray | None = None,
-        augment: bool = True,
-        side: int | None = None,
-        answers: np.ndarray | None = None,
-        teacher_share: float = 0.0,
-        stretch: float = 0.0,
-        noise: float = 0.0,
-        blur: float = 0.0,
     ):
-        super().__init__(
-            workers=max(1, (os.cpu_count() or 1) // 4)
-        )  # two cores are busy enough with the training itself
-        self.side, self.answers, self.teacher_share, self._view, self._lock = side, answers, teacher_share, None, Lock()
-        self.crops, self.targets, self.preprocessor, self.batch = crops, targets, preprocessor, batch
-        self.seed, self.mixup_alpha, self.augment, self.epoch = seed, mixup_alpha, augment, 0
-        self.stretch, self.noise, self.blur = stretch, noise, blur
+        super().__init__(workers=max(1, (os.cpu_count() or 1) // 4))  # two cores are busy enough with the training
+        self.crops, self.targets, self.preprocessor, self.augmentation = crops, targets, preprocessor, augmentation
+        self.batch, self.seed, self.epoch = batch, seed, 0
         self.weights = np.ones(targets.shape[1], np.float32) if weights is None else weights
-        self.order = np.random.default_rng(seed).permutation(len(crops))
+        self._shuffle()
 
     def __len__(self) -> int:
         return int(np.ceil(len(self.crops) / self.batch))
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch : (index + 1) * self.batch]
-        if self.answers is not None:
-            number = self.epoch % len(self.answers)
-            view = self._taught_view(number)
-            images = resize_faces(view.images(chosen, self.preprocessor), self.side)
-            targets = self.teacher_share * self.answers[number, chosen] + (1 - self.teacher_share) * view.targets(
-                self.targets, chosen
-            )
-        else:
-            crops = augment_faces(self.crops[chosen], rng, stretch=self.stretch) if self.augment else self.crops[chosen]
-            crops = corrupt_faces(crops, rng, self.noise, self.blur)
-            images = resize_faces(self.preprocessor.normalise(crops), self.side)
-            images, targets = mixup(images, self.targets[chosen], self.mixup_alpha, rng)
+        images = self.preprocessor.normalise(augment_faces(self.crops[chosen], self.augmentation, rng))
+        images, targets = mixup(images, self.targets[chosen], self.augmentation.mixup_alpha, rng)
         return images, targets, targets @ self.weights
 
-    def _taught_view(self, number: int) -> FaceView:
-        with self._lock:
-            if self._view is None or self._view[0] != number:
-                self._view = (
-                    number,
-                    face_view(
-                        self.crops, self.preprocessor, number, self.mixup_alpha, self.stretch, self.noise, self.blur
-                    ),
-                )
-            return self._view[1]
-
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self.epoch += 1
+        self._shuffle()
+
+    def _shuffle(self) -> None:
         self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.crops))
 
 
-def train_emotion(model: keras.Model, config: dict, data: dict, work: Path) -> dict[str, list[float]]:
-    """Train `model` on face crops as `config` says; returns the history.
-
-    config: optimizer, learning_rate, batch, epochs, label_smoothing, focal_gamma, mixup_alpha, class_weight_cap, seed;
-        optionally weight_decay, augment (bool), stretch, noise, blur, precision (`trainable_twin`), and side, to
-        train on reduced pictures (progressive resizing: cheap epochs first).
-    data: train and val crops uint8 (N, size, size); train_targets and val_targets int (N,); preprocessor; optionally
-        soft_targets float32 (N, classes) to train on instead of the labels, and answers (`teach`), which are worth
-        config["teacher_share"] of the targets.
-    work: folder of the checkpoints.
-    """
-    classes, side = model.output_shape[-1], config.get("side") or model.input_shape[1]
-    one_hot = np.eye(classes, dtype=np.float32)
-    targets = data["soft_targets"] if "soft_targets" in data else one_hot[data["train_targets"]]
+def train_emotion(recipe: EmotionRecipe, data: FaceData, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Train a Mini-Xception; (network with the weights of the best validation epoch, history). Continues in `work`."""
+    keras.utils.set_random_seed(recipe.seed)
+    classes, preprocessor = len(data.labels), FacePreprocessor(recipe.face)
     batches = FaceBatches(
-        data["train"],
-        targets,
-        data["preprocessor"],
-        config["batch"],
-        config["seed"],
-        config["mixup_alpha"],
-        capped_class_weights(data["train_targets"], classes, config["class_weight_cap"]),
-        config.get("augment", True),
-        side,
-        data.get("answers"),
-        config.get("teacher_share", 0.0),
-        config.get("stretch", 0.0),
-        config.get("noise", 0.0),
-        config.get("blur", 0.0),
+        data.crops,
+        data.soft_targets,
+        preprocessor,
+        augmentation=recipe.augmentation,
+        batch=recipe.batch,
+        seed=recipe.seed,
+        weights=capped_class_weights(data.targets, classes, recipe.class_weight_cap),
     )
-    optimizer = make_optimizer(
-        config["optimizer"], config["learning_rate"], len(batches) * config["epochs"], config.get("weight_decay", 1e-4)
+    model = build_mini_xception(classes, recipe.face.size, recipe.network)
+    twin = trainable_twin(model, recipe.optimizer.precision)
+    steps = len(batches) * recipe.epochs
+    optimizer = make_optimizer(recipe.optimizer.name, recipe.optimizer.rate, steps, recipe.optimizer.weight_decay)
+    compile_emotion(twin, optimizer, recipe.label_smoothing, recipe.focal_gamma)
+    validation = (
+        preprocessor.normalise(data.validation_crops),
+        np.eye(classes, dtype=np.float32)[data.validation_targets],
     )
-    twin = trainable_twin(model, side, config.get("precision", "float32"))
-    compile_emotion(twin, optimizer, config["label_smoothing"], config["focal_gamma"])
-    validation = (resize_faces(data["preprocessor"].normalise(data["val"]), side), one_hot[data["val_targets"]])
-    history = fit(twin, batches, validation, config["epochs"], work, config["seed"])
+    history = fit(twin, batches, validation, recipe.epochs, work, recipe.seed)
     model.set_weights(twin.get_weights())
-    return history
-
-
-def fer_data(config: dict) -> dict:
-    """`fer_parts` as `train_emotion` needs them.
-
-    With vote_share also votes (`fer_votes`) of the training faces.
-
-    config: labels, face, validation_fraction, vote_share (0: the labels alone, 1: `expected_labels` alone), seed;
-        optionally teacher, a run of `train_teachers` below artifacts/ whose answers are learned from, with its view_alpha
-        as mixup_alpha and its stretch (not in the smoke profile: it has other faces).
-    """
-    labels, spec = tuple(config["labels"]), FaceSpec(**config["face"])
-    fit_part, validation = fer_parts(config)
-    data = {"preprocessor": FacePreprocessor(spec), "content": content_key(fit_part)}
-    for name, part in (("train", fit_part), ("val", validation)):
-        data[name], data[f"{name}_targets"] = face_arrays(part, labels, spec)
-    if config["vote_share"]:
-        data["votes"] = votes = fer_votes(fit_part)
-        if profile() == "full" and not votes.any():
-            raise DataError(
-                f"{data_root() / 'fer2013_manifest.csv'}: no FER+ votes for these faces; get the file "
-                "(data/README.md) or set vote_share to 0"
-            )
-        expected = expected_labels(data["train_targets"], votes, len(labels))
-        one_hot = np.eye(len(labels), dtype=np.float32)[data["train_targets"]]
-        data["soft_targets"] = (1 - config["vote_share"]) * one_hot + config["vote_share"] * expected
-    if config.get("teacher") and profile() != "smoke":
-        folder = ARTIFACTS / config["teacher"]
-        asked = load_run(folder).config
-        seen = {"face": asked["face"], "mixup_alpha": asked["view_alpha"], "stretch": asked.get("stretch", 0.0)}
-        shown = {key: config.get(key, 0.0) for key in seen}
-        if seen != shown:
-            raise DataError(f"{folder}: its answers are to faces with {seen}; a student must see the same, not {shown}")
-        data["answers"] = load_answers(folder, data["content"])
-    return data
-
-
-def train_teachers(config: dict, work: Path) -> dict[str, list[float]]:
-    """Train some networks that differ in their starts and in the order of the faces alone, and keep what they answer.
-
-    Their mean answers to `views` views (`teach`) go to answers.npz, each one's answers to the validation faces to
-    validation.npz. Of the networks the first is kept, in emotion_model.keras, with labels.json and config.json.
-    config: members, views, view_alpha (the views' mixup) and what `train_face_model` needs. Gives the mean history;
-        `seconds` is their sum.
-    """
-    data, histories, said, answers = fer_data(config), [], [], 0.0
-    views = dict(views=config["views"], mixup_alpha=config["view_alpha"], stretch=config.get("stretch", 0.0))
-    for member in range(config["members"]):
-        model, history = train_face_model(dict(config, seed=config["seed"] + member), data, work / "work" / str(member))
-        histories.append(history)
-        said.append(KerasFunction(model)(data["preprocessor"].normalise(data["val"])))
-        if member == 0:
-            save_face_network(model, config, fit_temperature(said[0], data["val_targets"]), work)
-        twin = trainable_twin(model, model.input_shape[1], config.get("precision", "float32"))
-        answers = (
-            answers
-            + _cached_answers(
-                data["content"], config["face"], views, weights_key(model), twin, data["train"], data["preprocessor"]
-            )
-            / config["members"]
-        )
-    save_answers(work, answers, data["content"])
-    np.savez_compressed(
-        work / "validation.npz", probabilities=np.float16(said), targets=data["val_targets"].astype(np.uint8)
-    )
-    mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
-    return {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
-
-
-@cached_array(ignore=("teacher", "crops", "preprocessor"))
-def _cached_answers(content: str, face: dict, views: dict, weights: str, teacher, crops, preprocessor) -> np.ndarray:
-    return teach(teacher, crops, preprocessor, **views)
-
-
-def save_answers(folder: Path, answers: np.ndarray, content: str) -> None:
-    """Write answers.npz: answers (views, N, classes) in steps of 1/255, and which faces they are for (`content_key`)."""
-    np.savez_compressed(Path(folder) / "answers.npz", answers=np.round(255 * answers).astype(np.uint8), content=content)
-
-
-def load_answers(folder: Path, content: str) -> np.ndarray:
-    """float32 (views, N, classes), rows sum to 1, from answers.npz; `content` says for which faces they must be.
-
-    Raises DataError when the file is missing or is for other faces.
-    """
-    path = Path(folder) / "answers.npz"
-    if not path.is_file():
-        raise DataError(f"{path}: no answers of teachers; restore it from git, or train them (`make retrain`)")
-    with np.load(path) as file:
-        if str(file["content"]) != content:
-            raise DataError(
-                f"{path}: answers for other training faces than those in {data_root()}; train the teachers "
-                "on yours: delete this folder, `make retrain`"
-            )
-        answers = file["answers"].astype(np.float32)
-    return answers / answers.sum(axis=-1, keepdims=True)
-
-
-def load_face_model(run: str) -> keras.Model:
-    """The network that the emotion run of this name, below artifacts/, has trained."""
-    return load_keras(ARTIFACTS / run / "emotion_model.keras")
-
-
-def train_face_model(config: dict, data: dict, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
-    """Train the network of `config` on `fer_data` in two stages; (network, history).
-
-    `small_epochs` on pictures reduced to `small_side` pixels, then `epochs` on whole ones.
-    """
-    keras.utils.set_random_seed(config["seed"])
-    model = emotion_network(config)
-    if config.get("network") == "face_resnet":
-        calibrate_normalisation(model, data["preprocessor"].normalise(data["train"][::100]))
-    history: dict[str, list[float]] = {}
-    small = dict(
-        config,
-        side=config["small_side"],
-        learning_rate=config["small_rate"],
-        epochs=min(config["small_epochs"], config["epochs"]),
-    )
-    for name, stage in (("small", small), ("whole", config)):
-        if stage["epochs"]:
-            more = train_emotion(model, stage, data, work / "work" / name)
-            history = {key: history.get(key, []) + more[key] for key in more}
     return model, history
 
 
-def train_compared(config: dict, work: Path) -> dict[str, list[float]]:
-    """Train a face network that is compared with the deployed one; `save_face_network` into `work`, the history."""
-    data = fer_data(config)
-    model, history = train_face_model(config, data, work)
-    save_face_network(model, config, validation_temperature(model, data), work)
-    return history
+def train_classifier(recipe: EmotionRecipe, data: FaceData, folder: Path) -> dict[str, list[float]]:
+    """Train a network and write it with labels, temperature and class prior into `folder`; returns the history.
 
-
-def save_face_network(model: keras.Model, config: dict, temperature: float, folder: Path) -> None:
-    """Write emotion_model.keras, labels.json and config.json."""
-    model.save(folder / "emotion_model.keras")
-    save_emotion_settings(folder, tuple(config["labels"]), FaceSpec(**config["face"]), temperature)
-
-
-def train_on_fer(config: dict, work: Path) -> dict[str, list[float]]:
-    """Train a face network on FER-2013 and write model and predictions into `work`; the history.
-
-    predictions.npz, of the test part, is calibrated with the temperature fitted on validation. With even_mixture the
-    model's answers assume that all classes are equally likely (`correct_prior`).
+    What `EmotionClassifier.load` reads: its answers are calibrated on the validation faces and assume that all classes
+    are equally likely (`classifier.correct_prior`). Checkpoints are kept in `folder`/work.
     """
-    data = fer_data(config)
-    model, history = train_face_model(config, data, work)
-    labels, frequencies = tuple(config["labels"]), None
-    if config.get("even_mixture"):
-        counts = np.bincount(data["train_targets"], minlength=len(labels))
-        frequencies = dict(zip(labels, (counts / counts.sum()).round(6).tolist()))
-    save_emotion(work, model, labels, FaceSpec(**config["face"]), validation_temperature(model, data), frequencies)
-    classifier = EmotionClassifier.load(work)
-    predict_emotions(fer_samples("test"), classifier)[0].save(work / "predictions.npz")
+    model, history = train_emotion(recipe, data, folder / "work")
+    answers = KerasFunction(model)(FacePreprocessor(recipe.face).normalise(data.validation_crops))
+    temperature = fit_temperature(answers, data.validation_targets)
+    save_emotion(folder, model, data.labels, spec=recipe.face, temperature=temperature, class_prior=data.class_prior())
     return history
-
-
-def validation_temperature(model: keras.Model, data: dict) -> float:
-    """`fit_temperature` on the validation faces of `fer_data`."""
-    return fit_temperature(KerasFunction(model)(data["preprocessor"].normalise(data["val"])), data["val_targets"])
 
 
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """The temperature T for which softmax(log p / T) has the smallest cross-entropy on these faces (Guo et al., 2017).
 
-    probabilities (N, classes), targets int (N,): of a validation part. Above 1 the network was too sure, below too shy.
+    probabilities (N, classes), targets int (N,): of a validation part. Above 1 the network was too sure, below too shy;
+    1 when there are fewer than 30 faces to tell.
     """
+    if len(targets) < _ENOUGH_TO_CALIBRATE:
+        return 1.0
     probabilities = np.asarray(probabilities, np.float64)  # small ones to a high power
 
     def cross_entropy(log_temperature: float) -> float:
@@ -517,29 +182,3 @@ def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
         return float(-np.mean(np.log(scaled[np.arange(len(targets)), targets])))
 
     return round(float(np.exp(minimize_scalar(cross_entropy, bounds=(-2, 2), method="bounded").x)), 4)
-
-
-def emotion_network(config: dict) -> keras.Model:
-    """The network to train: a Mini-Xception, or a ResNet that knows faces (`build_face_resnet`).
-
-    config: labels, face, dropout and, for a Mini-Xception, stem, widths, l2, middle and optionally inner_size;
-        network="face_resnet" needs no more; optionally start_from, the run below artifacts/ whose weights are the first
-        ones.
-    """
-    classes, size = len(config["labels"]), config["face"]["size"]
-    if config.get("network") == "face_resnet":
-        model = build_face_resnet(classes, size, config["dropout"], None if profile() == "smoke" else "dlib")
-    else:
-        model = build_mini_xception(
-            classes,
-            size,
-            config["stem"],
-            tuple(config["widths"]),
-            config["dropout"],
-            config["l2"],
-            config["middle"],
-            config.get("inner_size"),
-        )
-    if config.get("start_from") and profile() != "smoke":  # there the networks are narrower than the committed ones
-        model.set_weights(load_face_model(config["start_from"]).get_weights())
-    return model

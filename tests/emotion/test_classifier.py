@@ -11,9 +11,9 @@ from keras import layers
 
 from helpers import runtime
 from helpers.emotion import classifier as emotion_classifier
-from helpers.emotion import model as emotion_model
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.emotion.faces import FaceSpec
+from helpers.emotion.model import NetworkSpec, build_mini_xception
 from helpers.errors import DataError
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -90,7 +90,7 @@ def test_temperature_changes_confidence_never_the_answer(copy_model, temperature
     np.testing.assert_allclose(np.diff(np.log(scaled)), np.diff(np.log(plain)) / temperature, atol=1e-3)
 
 
-def test_another_mixture_weighs_the_answers_by_hand():
+def test_another_class_prior_weighs_the_answers_by_hand():
     """Half and half where one class was three times as frequent: 0.6 : 0.4 becomes 0.2 : 0.4."""
     answers = np.array([[0.6, 0.4], [0.75, 0.25]])
     even = emotion_classifier.correct_prior(answers, 1 / np.array([0.75, 0.25]))
@@ -98,7 +98,7 @@ def test_another_mixture_weighs_the_answers_by_hand():
     np.testing.assert_allclose(emotion_classifier.correct_prior(even, np.array([0.75, 0.25])), answers)
 
 
-def test_a_classifier_with_frequencies_answers_for_an_even_mixture(copy_model):
+def test_a_classifier_with_a_class_prior_answers_for_a_uniform_one(copy_model):
     """In whichever order config.json names the classes; calibrated first, then weighed."""
     plain = EmotionClassifier.load(copy_model("emotion")).predict(FACES)
     shares = dict(zip(EMOTIONS, (0.14, 0.02, 0.14, 0.25, 0.17, 0.17, 0.11), strict=True))
@@ -106,7 +106,7 @@ def test_a_classifier_with_frequencies_answers_for_an_even_mixture(copy_model):
     settings = {
         "face": FaceSpec().as_dict(),
         "temperature": 0.5,
-        "frequencies": dict(sorted(shares.items(), reverse=True)),
+        "class_prior": dict(sorted(shares.items(), reverse=True)),
     }
     (folder / "config.json").write_text(json.dumps(settings))
     even = EmotionClassifier.load(folder).predict(FACES)
@@ -126,16 +126,15 @@ def test_a_classifier_with_frequencies_answers_for_an_even_mixture(copy_model):
         dict.fromkeys(EMOTIONS, float("nan")),
     ],
 )
-def test_frequencies_that_cannot_be_are_named(copy_model, shares):
+def test_a_class_prior_that_cannot_be_is_named(copy_model, shares):
     folder = copy_model("emotion")
-    (folder / "config.json").write_text(json.dumps({"face": FaceSpec().as_dict(), "frequencies": shares}))
-    with pytest.raises(DataError, match=r"config\.json: frequencies must give each of .*surprise a share above 0"):
+    (folder / "config.json").write_text(json.dumps({"face": FaceSpec().as_dict(), "class_prior": shares}))
+    with pytest.raises(DataError, match=r"config\.json: class_prior must give each of .*surprise a share above 0"):
         EmotionClassifier.load(folder)
 
 
-def test_the_saved_frequencies_come_back(tmp_path):
+def test_the_saved_class_prior_comes_back(tmp_path):
     shares = dict(zip(EMOTIONS, (0.14, 0.02, 0.14, 0.25, 0.17, 0.17, 0.11), strict=True))
-    emotion_classifier.save_emotion(
-        tmp_path, emotion_model.build_mini_xception(7, 48, 4, (8,)), EMOTIONS, FaceSpec(), 0.9, shares
-    )
-    assert EmotionClassifier.load(tmp_path).frequencies == tuple(shares.values())
+    model = build_mini_xception(7, 48, NetworkSpec(4, (8,), middle=0))
+    emotion_classifier.save_emotion(tmp_path, model, EMOTIONS, spec=FaceSpec(), temperature=0.9, class_prior=shares)
+    assert EmotionClassifier.load(tmp_path).class_prior == tuple(shares.values())

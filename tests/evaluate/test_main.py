@@ -61,11 +61,11 @@ def emotion_model(tmp_path_factory) -> Path:
     """A saved Mini-Xception of one block with random weights."""
     import keras
 
-    from helpers.emotion.model import build_mini_xception
+    from helpers.emotion.model import NetworkSpec, build_mini_xception
 
     keras.utils.set_random_seed(1)
     folder = tmp_path_factory.mktemp("emotion")
-    save_emotion(folder, build_mini_xception(7, 48, stem=4, widths=(8,)), EMOTIONS, FaceSpec())
+    save_emotion(folder, build_mini_xception(7, 48, NetworkSpec(4, (8,), middle=0)), EMOTIONS, spec=FaceSpec())
     return folder
 
 
@@ -339,7 +339,7 @@ def test_a_model_that_gives_no_numbers_is_named_as_such(capfd, tmp_path, faces):
     face = keras.Input((48, 48, 1))
     model = keras.Model(face, layers.Dense(7, activation="softmax")(layers.Flatten()(face)))
     model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
-    save_emotion(tmp_path, model, EMOTIONS, FaceSpec())
+    save_emotion(tmp_path, model, EMOTIONS, spec=FaceSpec())
     code, out, err = run(capfd, "emotion", faces, "--model", tmp_path)
     assert code == 2 and out == [] and "not finite" in err[-1]
 

@@ -77,7 +77,7 @@ def models(tmp_path_factory):
     from keras import layers
 
     from helpers.action.model import build_action_head, join_action_model
-    from helpers.emotion.model import build_mini_xception
+    from helpers.emotion.model import NetworkSpec, build_mini_xception
 
     keras.utils.set_random_seed(0)
     backbone = [layers.Conv2D(filters, 3, 2, activation="relu") for filters in (8, 16, 32)]
@@ -86,6 +86,6 @@ def models(tmp_path_factory):
     action, emotion = tmp_path_factory.mktemp("action"), tmp_path_factory.mktemp("emotion")
     spec = ClipSpec(length=4, window_s=0.5, size=64)
     action_classifier.save_action(action, network, ("run", "sit", "walk"), spec, threshold=0.0)
-    network = build_mini_xception(7, widths=(8,))
-    emotion_classifier.save_emotion(emotion, network, emotion_classifier.FER_ORDER, FaceSpec())
+    network = build_mini_xception(7, spec=NetworkSpec(8, (8,), middle=0))
+    emotion_classifier.save_emotion(emotion, network, emotion_classifier.FER_ORDER, spec=FaceSpec())
     return action, emotion

@@ -1,4 +1,4 @@
-"""helpers.faces: finding, framing, aligning and normalising, on a real photo (grace_hopper, public domain)."""
+"""helpers.emotion.faces: finding, framing, aligning and normalising, on a real photo (grace_hopper, public domain)."""
 
 from __future__ import annotations
 
