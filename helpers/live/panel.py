@@ -14,7 +14,11 @@ import cv2
 import ipywidgets as widgets
 import numpy as np
 
+from helpers.action.classifier import ActionClassifier
 from helpers.action.motion import halve_large
+from helpers.data.outputs import OutputFile, free_name
+from helpers.emotion.classifier import EmotionClassifier
+from helpers.errors import OutputError
 from helpers.live.browser import ASK_EVERY_S, BROWSER, BrowserCamera
 from helpers.live.pipeline import Pipeline
 from helpers.live.results import UNSURE, FrameResult
@@ -57,12 +61,14 @@ class LivePanel(widgets.VBox):
         self._lock, self._shower = threading.Lock(), None
         self._is_watched, self._ask_due = False, 0.0
         self._shown, self._bars_due = None, 0.0
+        self._given, self._chosen_models = pipeline, ("", "")
         self._make_controls(pipeline)
         self._make_displays()
         self._connect()
         super().__init__(
             [
                 _row([self.source, self.address]),
+                _row([self.action_model, self.emotion_model]),
                 _row([self.start, self.pause, self.stop, self.record, self.snapshot]),
                 _row([self.threshold, self.smoothing, self.mirror]),
                 _row([self.image, widgets.VBox([self.action_bars, self.emotion_bars])]),
@@ -113,6 +119,8 @@ class LivePanel(widgets.VBox):
             tooltip="Of the computer on which Python runs",
             layout=widgets.Layout(width="24em"),
         )
+        self.action_model = _model_field("Action model", pipeline.action)
+        self.emotion_model = _model_field("Emotion model", pipeline.emotion)
         self.start = _button("Start", "play", "Open the source and begin", "success")
         self.stop = _button("Stop", "stop", "End and give the camera back", "danger")
         self.snapshot = _button("Snapshot", "camera", "Save the image shown as PNG")
@@ -156,9 +164,27 @@ class LivePanel(widgets.VBox):
         self.mirror.observe(lambda change: setattr(self.session, "mirror", change.new), "value")
 
     def _open(self, source: str) -> Source:
+        self._load_models()
         if source == BROWSER:
             return self.camera.source(self.session.stopping, self._say)
         return open_source(source)
+
+    def _load_models(self) -> None:
+        """Those of the two fields, where they have changed since; an empty one means what the panel was made with."""
+        chosen = self.action_model.value.strip(), self.emotion_model.value.strip()
+        if chosen == self._chosen_models:
+            return
+        self._say("Loading the models …")
+        action, emotion = chosen
+        pipeline = Pipeline(
+            ActionClassifier.load(Path(action).expanduser()) if action else self._given.action,
+            EmotionClassifier.load(Path(emotion).expanduser()) if emotion else self._given.emotion,
+            self._given.finder,
+            settings=replace(self.session.pipeline.settings, threshold=None),
+        )
+        self.session.pipeline, self._chosen_models = pipeline, chosen
+        if pipeline.action:
+            self.threshold.value = pipeline.action.threshold
 
     def _say(self, words: str) -> None:
         self.session.status = words
@@ -184,7 +210,7 @@ class LivePanel(widgets.VBox):
             self.session.status = "No image to save yet: press Start first."
             path = None
         else:
-            path = self._new_file(".png")
+            path = self._new_name().with_suffix(".png")
             self.session.status = _save_png(path, latest.image)
         self._show_state()
         return path
@@ -199,12 +225,15 @@ class LivePanel(widgets.VBox):
     def _on_record(self, change) -> None:
         if not change.new:
             self.session.stop_recording()
-        elif not self.session.record(self._new_file(".mp4"), self._new_file(".csv")):
-            self.record.value = False
+        else:
+            name = self._new_name()
+            if not self.session.record(name.with_suffix(".mp4"), name.with_suffix(".csv")):
+                self.record.value = False
         self._show_state()
 
-    def _new_file(self, suffix: str) -> Path:
-        return self.folder / f"live-{datetime.now():%Y%m%d-%H%M%S}{suffix}"
+    def _new_name(self) -> Path:
+        """In `folder`, without its suffix; nothing of this second has it."""
+        return self.folder / free_name(self.folder, f"live-{datetime.now():%Y%m%d-%H%M%S}", ".png", ".mp4", ".csv")
 
     # --- what a person sees
 
@@ -249,8 +278,9 @@ class LivePanel(widgets.VBox):
 
     def _show_bars(self, result: FrameResult | None) -> None:
         pipeline, none = self.session.pipeline, np.zeros(0)
+        action_bars = emotion_bars = ""
         if pipeline.action:
-            self.action_bars.value = bars(
+            action_bars = bars(
                 f"Action: {result.action if result else UNSURE}",
                 pipeline.action.labels,
                 result.action_probabilities if result else none,
@@ -259,12 +289,13 @@ class LivePanel(widgets.VBox):
         if pipeline.emotion:
             faces = result.faces if result else ()
             face = max(faces, key=lambda face: face.box[2], default=None)
-            self.emotion_bars.value = bars(
+            emotion_bars = bars(
                 f"Face {face.face_id}: {face.emotion}" if face else f"Face: {UNSURE}",
                 pipeline.emotion.labels,
                 face.probabilities if face else none,
                 EMOTION_COLOUR,
             )
+        self.action_bars.value, self.emotion_bars.value = action_bars, emotion_bars
 
     def _show_state(self) -> None:
         session, running = self.session, self.session.running
@@ -320,10 +351,11 @@ def _empty_image(text: str) -> np.ndarray:
 def _save_png(path: Path, image: np.ndarray) -> str:
     """What happened, in words."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_to_png(image))
-    except OSError as error:
-        return f"{path}: cannot be written ({error.strerror}). Choose another folder."
+        with OutputFile(path) as file:
+            file.write(_to_png(image))
+            file.publish()
+    except OutputError as error:
+        return str(error)
     return f"Saved {path}."
 
 
@@ -336,6 +368,16 @@ def _parts(box: widgets.Box) -> list[widgets.Widget]:
 def _row(parts: list[widgets.Widget]) -> widgets.HBox:
     """Side by side where there is room, below each other on a narrow page."""
     return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
+
+
+def _model_field(text: str, given: object) -> widgets.Text:
+    return widgets.Text(
+        description=text,
+        placeholder="the one of this panel" if given else "none",
+        tooltip="Folder or file of another model; it is loaded at the next Start",
+        style={"description_width": "initial"},
+        layout=widgets.Layout(width="24em"),
+    )
 
 
 def _button(text: str, icon: str, tooltip: str, style: str = "") -> widgets.Button:

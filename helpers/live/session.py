@@ -179,7 +179,8 @@ class LiveSession:
                 self.latest = LiveFrame(image, result, readout.fps, readout.latency_ms, number)
         if job.stop.is_set():
             return f"Stopped; {job.name} is closed.{job.why}"
-        return f"{source.shortfall or f'The end of {job.name}.'} It is closed."
+        lost = f" {len(source.skipped)} of its frames could not be read." if source.skipped else ""
+        return f"{source.shortfall or f'The end of {job.name}.'}{lost} It is closed."
 
     def _record(self, job: _Job, image: np.ndarray, result: FrameResult) -> None:
         try:

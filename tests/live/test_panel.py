@@ -176,6 +176,35 @@ def test_large_images_are_reduced_for_the_browser():
     assert cv2.imdecode(jpeg, cv2.IMREAD_COLOR).shape[1] == LARGEST_WIDTH
 
 
+def test_models_of_the_fields_are_loaded_at_start(panel, clip, models):
+    choose(panel, clip)
+    given = panel.session.pipeline
+    panel.action_model.value, panel.emotion_model.value = map(str, models)
+    panel.start.click()
+    wait_for(lambda: not panel.session.running, 30)
+    assert panel.session.state == "stopped", panel.session.status
+    assert panel.session.pipeline.action.labels == ("run", "sit", "walk") and "walk" in panel.action_bars.value
+    assert panel.threshold.value == panel.session.pipeline.action.threshold == 0.0
+    loaded = panel.session.pipeline
+    panel.action_model.value = "nowhere"
+    panel.start.click()
+    wait_for(lambda: panel.session.state == "failed")
+    assert "nowhere" in panel.session.status and panel.session.pipeline is loaded
+    panel.action_model.value = panel.emotion_model.value = ""
+    panel.start.click()
+    wait_for(lambda: panel.session.state == "stopped")
+    assert panel.session.pipeline.action is given.action is None and panel.action_bars.value == ""
+
+
+def test_two_snapshots_of_one_second_are_two_files(panel, clip):
+    choose(panel, clip)
+    panel.start.click()
+    wait_for(lambda: panel.session.latest is not None)
+    paths = [panel.save_snapshot() for _ in range(3)]
+    assert len(set(paths)) == 3 and all(cv2.imread(str(path)) is not None for path in paths)
+    assert sorted(paths) == sorted(panel.folder.iterdir())
+
+
 class Kernel:
     """A real Jupyter kernel: runs cells, counts the images that arrive meanwhile."""
 
