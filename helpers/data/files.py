@@ -41,18 +41,24 @@ def subfolders(folder: Path) -> list[Path]:
 
 def natural_key(path: Path) -> tuple:
     """Sorts frame2.png before frame10.png: digits count as the number they write."""
-    parts = re.split(r"(\d+)", path.name)
-    return *(int(part) if part.isdecimal() else part.casefold() for part in parts), path.name
+    parts = re.split(r"(\d+)", path.stem)
+    return [int(part) if part.isdecimal() else part.casefold() for part in parts], path.name
+
+
+def has_utf8_name(path: Path | str) -> bool:
+    """Whether OpenCV may be given this path at all: it ends the process on any other, reading and writing."""
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def why_unreadable(path: Path) -> str:
     """Why `path` must not even be opened, in words; empty when nothing speaks against it.
 
-    Reading a pipe waits for ever, and a name that is not UTF-8 ends the process inside cv2.VideoCapture.
+    Reading a pipe waits for ever; about names see `has_utf8_name`.
     """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
+    if not has_utf8_name(path):
         return "its name is not UTF-8; rename it"
     if path.is_file():
         return ""

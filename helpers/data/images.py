@@ -34,7 +34,7 @@ def read_image(path: Path | str) -> np.ndarray:
         raise DataError(f"{path}: an empty file (0 bytes). Copy or download it again.")
     if _is_cut_off(data):
         raise DataError(f"{path}: the image is cut off. Copy or download it again.")
-    if why := why_unusable(*_header_size(data)):
+    if why := why_unusable(*(_header_size(io.BytesIO(data)) or (1, 1))):  # OpenCV may know what Pillow does not
         raise DataError(f"{path}: {why}")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
@@ -53,17 +53,22 @@ def why_unusable(width: int, height: int) -> str:
     return ""
 
 
-def _header_size(data: bytes) -> tuple[int, int]:
-    """(width, height) as the header gives them; (1, 1) for what Pillow does not know: OpenCV may."""
+def image_size(path: Path | str) -> tuple[int, int] | None:
+    """(width, height) as the header of an image file tells, no pixel decoded; None when it cannot be read."""
+    path = Path(path)
+    return None if why_unreadable(path) else _header_size(path)
+
+
+def _header_size(file: Path | io.BytesIO) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            warnings.simplefilter("ignore")  # also about damaged tags
+            with Image.open(file) as image:
                 return image.size
     except Image.DecompressionBombError:
         return _MOST_PIXELS, _MOST_PIXELS
     except Exception:  # damaged headers raise anything
-        return 1, 1
+        return None
 
 
 def _is_cut_off(data: bytes) -> bool:

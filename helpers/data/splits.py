@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, LeaveOneGroupOut, StratifiedGroupKFold
@@ -12,7 +13,7 @@ from sklearn.model_selection import GroupShuffleSplit, LeaveOneGroupOut, Stratif
 from helpers.data.folders import Sample
 from helpers.errors import DataError
 
-_FEW_GROUPS = 12  # up to here large groups decide which numbers of them can be held out at all
+_FEW_GROUPS = 10  # up to here (1,022 splits) all are looked at: few may have every label on both sides
 
 
 def split_groups(samples: list[Sample], fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -71,15 +72,16 @@ def _independent_parts(samples: list[Sample]) -> list[list[Sample]]:
 
 
 def _proposals(samples: list[Sample], fraction: float, seed: int) -> Iterator[tuple[list[Sample], list[Sample]]]:
-    """Splits that hold out `fraction` of the groups; with few groups also any other number of them, nearest first."""
+    """Random splits that hold out `fraction` of the groups; where there are few, then every split there is."""
     groups = [s.group for s in samples]
-    count = len(set(groups))
-    wanted = min(max(1, round(fraction * count)), count - 1)
+    names = sorted(set(groups))
+    taken = min(max(1, round(fraction * len(names))), len(names) - 1)
     rounds = max(5, min(1000, 50_000 // len(samples)))  # large sets balance by themselves
-    numbers = sorted(range(1, count), key=lambda number: abs(number - wanted)) if count <= _FEW_GROUPS else [wanted]
-    for number in numbers:
-        splitter = GroupShuffleSplit(rounds, test_size=number, random_state=seed)
-        yield from _pairs(samples, splitter.split(samples, groups=groups))
+    splitter = GroupShuffleSplit(rounds, test_size=taken, random_state=seed)
+    yield from _pairs(samples, splitter.split(samples, groups=groups))
+    for number in range(1, len(names) if len(names) <= _FEW_GROUPS else 1):
+        for held_out in combinations(names, number):
+            yield [s for s in samples if s.group not in held_out], [s for s in samples if s.group in held_out]
 
 
 def _pairs(

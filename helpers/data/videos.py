@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from helpers.data.files import printable, whole_file, why_unreadable
+from helpers.data.files import has_utf8_name, printable, whole_file, why_unreadable
 from helpers.data.images import why_unusable
 from helpers.errors import VideoError
 
@@ -117,10 +117,12 @@ def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float = 25,
 
     It is written beside its place, read back, and renamed: OpenCV does not tell when a disk is full. codec: a FourCC
     that fits the suffix; "MJPG" for .avi and "mp4v" for others unless told. Raises VideoError when there is no frame or
-    not every frame can be read back.
+    not every frame can be read back, and for a name that is not UTF-8.
     """
     path = Path(path)
     codec = codec or ("MJPG" if path.suffix.lower() == ".avi" else "mp4v")
+    if not has_utf8_name(path):
+        raise VideoError(f"{printable(path)}: its name is not UTF-8; choose another")
     writer, count = None, 0
     with whole_file(path) as part:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import zipfile
 from pathlib import Path
 
@@ -60,3 +61,18 @@ def as_zip_per_class(root: Path) -> Path:
     folder = write_classes(root / "unzipped", ACTIONS)
     zip_folder(folder / "run", root / "set/run.zip")
     return zip_folder(folder / "walk", root / "set/walk.zip", "walk/").parent
+
+
+BAD_NAME = os.fsdecode(b"caf\xe9.avi")  # Latin-1, as on an old disk: not UTF-8
+
+
+def damage_frame(path: Path, number: int) -> Path:
+    """The MJPG avi with one frame that no decoder can make anything of."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"movi")
+    for _ in range(number + 1):
+        place = data.index(b"00dc", place + 1)
+    size = int.from_bytes(data[place + 4 : place + 8], "little")
+    data[place + 8 : place + 8 + size] = bytes(size)
+    path.write_bytes(data)
+    return path

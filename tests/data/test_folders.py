@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from helpers.data import files, folders, splits
 from helpers.errors import DataError
 from tests.data.builders import (
     ACTIONS,
+    BAD_NAME,
     as_folder,
     as_zip,
     as_zip_per_class,
@@ -210,6 +212,36 @@ def not_text(root: Path) -> Path:
     return root / "set"
 
 
+def short_row(root: Path) -> Path:
+    (as_folder(root) / "groups.csv").write_text("label,file,group\nrun,a.avi,p1\nrun,b.avi\n")
+    return root / "set"
+
+
+def two_groups(root: Path) -> Path:
+    write_groups(as_folder(root), [("run", "a.avi", "p1"), ("run", "b.avi", "p2"), ("run", "a.avi", "p2")])
+    return root / "set"
+
+
+def table_of_pixels(root: Path) -> Path:
+    (root / "fer2013.csv").write_text("emotion,pixels,Usage\n0,70 80 82,Training\n")
+    return root / "fer2013.csv"
+
+
+def pipe(root: Path) -> Path:
+    os.mkfifo(root / "set.zip")
+    return root / "set.zip"
+
+
+def pipe_in_a_class(root: Path) -> Path:
+    os.mkfifo(as_folder(root) / "run/pipe.avi")
+    return root / "set"
+
+
+def name_that_is_not_utf8(root: Path) -> Path:
+    (as_folder(root) / "run/b.avi").rename(root / "set/run" / BAD_NAME)
+    return root / "set"
+
+
 BAD_SOURCES = [
     (lambda root: root / "nowhere", "nowhere.*no such file", "a typing error"),
     (text_called_zip, r"set\.zip.*not a usable zip", "a web page saved as .zip"),
@@ -237,6 +269,12 @@ BAD_SOURCES = [
     (row_without_group, r"a\.avi.*not empty", "an empty cell is no group"),
     (other_columns, r"groups\.csv.*label,file,group", "another table"),
     (not_text, r"groups\.csv.*cannot be read", "an Excel file renamed to .csv"),
+    (short_row, r"groups\.csv: line 3 has 2 cells", "a row that stops early"),
+    (two_groups, r"groups\.csv: line 4 puts run/a\.avi into 'p2'", "one file on both sides of a split"),
+    (table_of_pixels, r"fer2013\.csv.*single file.*fer2013\.zip", "FER-2013 as its authors published it"),
+    (pipe, r"set\.zip: not a regular file", "reading it would wait for ever"),
+    (pipe_in_a_class, r"pipe\.avi: not a regular file", "reading it would wait for ever"),
+    (name_that_is_not_utf8, r"caf.xe9\.avi: its name is not UTF-8", "OpenCV would end the process"),
 ]
 
 
@@ -256,6 +294,7 @@ def test_bad_source_is_named(tmp_path, make, message, reason):
         (folder_in_a_class, ["old"]),
         (file_beside_classes, ["stray.avi"]),
         (zip_beside_classes, ["jump.zip"]),
+        (pipe_in_a_class, ["pipe.avi"]),
     ],
 )
 def test_a_batch_goes_on_and_reports_what_it_skipped(tmp_path, make, names):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 
 from helpers.data import images
 from helpers.errors import DataError
-from tests.data.builders import write_image
+from tests.data.builders import BAD_NAME, write_image
 
 
 @pytest.mark.parametrize(
@@ -83,3 +87,46 @@ def test_a_missing_image_and_a_folder_are_named(tmp_path):
     for path in (tmp_path / "gone.jpg", tmp_path):
         with pytest.raises(DataError, match=f"{path.name}.*cannot be read"):
             images.read_image(path)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A whole PNG of so many black pixels: a few hundred kB that ask for gigabytes."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packed, row = zlib.compressobj(9), bytes(1 + (width + 7) // 8)
+    pixels = b"".join(packed.compress(row) for _ in range(height)) + packed.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "width, height, message",
+    [
+        (50_000, 50_000, "50000 x 50000 pixels are too many|too many"),
+        (400, 1, "400 x 1 pixels are too narrow"),
+        (10, 3850, "10 x 3850 pixels are too narrow"),
+    ],
+)
+def test_absurd_sizes_are_refused_by_the_header(tmp_path, width, height, message):
+    (tmp_path / "face.png").write_bytes(png_header(width, height))
+    with pytest.raises(DataError, match=rf"face\.png: .*({message})"):
+        images.read_image(tmp_path / "face.png")
+
+
+def test_the_size_is_known_from_the_header(tmp_path):
+    (tmp_path / "face.png").write_bytes(png_header(300, 200)[:60])
+    assert images.image_size(tmp_path / "face.png") == (300, 200), "its pixels are missing"
+    (tmp_path / "face.png").write_bytes(b"not an image")
+    assert images.image_size(tmp_path / "face.png") is None and images.image_size(tmp_path) is None
+
+
+def test_pipes_and_names_that_cannot_be_printed(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    name = BAD_NAME.replace(".avi", ".jpg")
+    write_image(tmp_path / "face.jpg").rename(tmp_path / name)
+    for path, why in ((tmp_path / "pipe.jpg", "not a regular file"), (tmp_path / name, "not UTF-8")):
+        with pytest.raises(DataError, match=why) as caught:
+            images.read_image(path)
+        assert str(caught.value).encode(), "can be printed"

@@ -32,3 +32,13 @@ def test_find_dataset(tmp_path, place, name, reason):
         write_classes(path, ACTIONS)
     assert paths.find_dataset(name) == path, reason
     assert paths.find_dataset("weizmann") is None
+
+
+def test_names_of_other_scripts_are_told_apart():
+    """Without their Latin letters they would all be one name."""
+    for name in ("日本", "Ελλάδα", "!!!"):
+        write_classes(paths.data_root() / name, ACTIONS)
+    assert paths.find_dataset("中国") is None and paths.find_dataset("???") is None
+    assert paths.find_dataset("日本") == paths.data_root() / "日本"
+    assert paths.find_dataset("ελλαδα") is None and paths.find_dataset("ΕΛΛΆΔΑ") == paths.data_root() / "Ελλάδα"
+    assert paths.find_dataset("!!!") == paths.data_root() / "!!!"
