@@ -1,8 +1,9 @@
-"""The deployed emotion model: an aligned face to class probabilities."""
+"""The deployed emotion model: an aligned face to class probabilities. Reads models made elsewhere, too."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,7 @@ from helpers.runtime import (
 
 DEFAULT_EMOTION = ARTIFACTS / "emotion" / "mini_xception"
 
-
-# The order in which FER-2013's csv numbers its classes: foreign FER models without a labels file use it.
+# The order of FER-2013's csv: what seven outputs are taken for without a labels file.
 FER_ORDER = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
@@ -40,6 +40,8 @@ class EmotionClassifier:
     temperature: of `with_temperature`, 1 for none.
     class_prior: shares of the classes in training; with them the answers assume a uniform prior, all classes equally
         likely; without them that they are as frequent as in training.
+    outputs: what the network gives: "probabilities", or "logits" or "scores" (each between 0 and 1 on its own), which
+        are made probabilities by a softmax or by their sum.
     """
 
     labels: tuple[str, ...]
@@ -47,38 +49,40 @@ class EmotionClassifier:
     network: LiteRT | KerasFunction
     temperature: float = 1.0
     class_prior: tuple[float, ...] | None = None
+    outputs: str = "probabilities"
 
     @classmethod
-    def load(cls, path: Path | str = DEFAULT_EMOTION) -> EmotionClassifier:
-        """From a folder that `save_emotion` wrote, or from any FER model file or the folder that holds it.
+    def load(cls, path: Path | str = DEFAULT_EMOTION, *, strict: bool = False) -> EmotionClassifier:
+        """From a folder that `save_emotion` wrote, or from any face model file or the folder that holds it.
 
-        Without config.json and labels.json a model is taken for a foreign FER model: input side and channels are the
-        model's own, pixels are scaled to -1..1, seven outputs are named in FER order. Raises DataError.
+        A model made elsewhere needs no config.json: input side and channels are its own; a colour network gets the gray
+        face three times. What config.json leaves out of "face" is assumed: no CLAHE; -1..1, or 0..255 when the network
+        scales by a layer of its own. Seven outputs without labels.json are taken to be in FER-2013's order: said on
+        stderr, or, when `strict`, refused. Raises DataError.
         """
         folder, file = locate_model(path, "emotion_model")
-        network = LiteRT(file) if file.suffix == ".tflite" else KerasFunction(load_keras(file))
+        model = None if file.suffix == ".tflite" else load_keras(file)
+        network = LiteRT(file) if model is None else KerasFunction(model)
         if len(network.input_shape) != 4 or network.input_shape[1] != network.input_shape[2]:
             raise DataError(
                 f"{file}: not a face model; its input is {network.input_shape}, not (N, side, side, channels)"
             )
-        path, side = folder / "config.json", network.input_shape[1]  # None: a network for pictures of any side
+        path, side = folder / "config.json", network.input_shape[1]  # side None: a network for pictures of any side
         config = read_config(path) if path.is_file() else {}
-        foreign = {"size": side or FaceSpec.size, "clahe": False, "scaling": "minus_one_to_one"}
-        spec = checked_settings(path, FaceSpec, config.get("face") or foreign)
-        if side not in (None, spec.size):
-            raise DataError(
-                f"{path}: says faces of {spec.size} pixels but the model takes {side}; "
-                "use the file saved with this model"
-            )
-        labels = _labels_or_fer_order(folder, file, config, network.output_shape[-1])
+        spec = _face_spec(path, config, side, scales_itself=model is not None and _scales_itself(model))
+        labels = _labels(folder, config, network.output_shape[-1], strict)
         return cls(
-            labels, FacePreprocessor(spec), network, config.get("temperature", 1.0), _class_prior(path, config, labels)
+            labels,
+            FacePreprocessor(spec),
+            network,
+            config.get("temperature", 1.0),
+            _class_prior(path, config, labels),
+            _kind_of_outputs(network, spec, model),
         )
 
     def predict(self, faces: np.ndarray) -> np.ndarray:
         """float32 (N, classes), rows sum to 1, from `preprocessor.normalise`'s float32 (N, side, side, 1)."""
-        channels = self.network.input_shape[-1]
-        probabilities = self.network(faces if channels == 1 else np.repeat(faces, channels, axis=-1))
+        probabilities = _as_probabilities(_answer(self.network, faces), self.outputs)
         if self.temperature != 1.0:
             probabilities = with_temperature(probabilities, self.temperature)
         if self.class_prior is None:
@@ -102,6 +106,64 @@ def correct_prior(probabilities: np.ndarray, ratios: np.ndarray) -> np.ndarray:
     return weighed / weighed.sum(axis=1, keepdims=True)
 
 
+def _face_spec(path: Path, config: dict, side: int | None, *, scales_itself: bool) -> FaceSpec:
+    assumed = {
+        "size": side or FaceSpec.size,
+        "clahe": False,
+        "scaling": "pixels" if scales_itself else "minus_one_to_one",
+    }
+    face = config.get("face", {})
+    if not isinstance(face, dict):
+        raise DataError(f'{path}: "face" must be a map of settings, for example {{"scaling": "zero_to_one"}}')
+    if "scaling" not in face and not scales_itself:
+        print(
+            'note: faces are scaled to -1..1; if the model was trained on others, write {"face": {"scaling": '
+            f'"zero_to_one"}}}} (0..1) or "pixels" (0..255) into {path}',
+            file=sys.stderr,
+        )
+    spec = checked_settings(path, FaceSpec, {**assumed, **face})
+    if side not in (None, spec.size):
+        raise DataError(
+            f"{path}: says faces of {spec.size} pixels but the model takes {side}; use the file saved with this model"
+        )
+    return spec
+
+
+def _scales_itself(model) -> bool:
+    """Whether the network has a layer for raw pixels: Rescaling or Normalization, also in a nested model."""
+    names = {type(layer).__name__ for layer in model.layers}
+    return bool(names & {"Rescaling", "Normalization"}) or any(
+        _scales_itself(layer) for layer in model.layers if hasattr(layer, "layers")
+    )
+
+
+def _answer(network: LiteRT | KerasFunction, faces: np.ndarray) -> np.ndarray:
+    channels = network.input_shape[-1]
+    return network(faces if channels == 1 else np.repeat(faces, channels, axis=-1))
+
+
+def _kind_of_outputs(network: LiteRT | KerasFunction, spec: FaceSpec, model) -> str:
+    """By the last layer, or else by the answers to eight images of noise: what no softmax gives is no probability.
+
+    Quantised rows sum to 1 only nearly.
+    """
+    if getattr(getattr(model and model.layers[-1], "activation", None), "__name__", "") == "linear":
+        return "logits"
+    pixels = np.random.default_rng(0).integers(0, 256, (8, spec.size, spec.size)).astype(np.uint8)
+    answers = _answer(network, FacePreprocessor(spec).normalise(pixels))
+    if answers.min() < 0 or answers.max() > 1.01:
+        return "logits"
+    return "probabilities" if np.abs(answers.sum(axis=1) - 1).max() < 0.05 else "scores"
+
+
+def _as_probabilities(answers: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "probabilities":
+        return answers
+    if kind == "logits":
+        answers = np.exp(answers - answers.max(axis=1, keepdims=True))
+    return answers / np.maximum(answers.sum(axis=1, keepdims=True), 1e-9)
+
+
 def _class_prior(path: Path, config: dict, labels: tuple[str, ...]) -> tuple[float, ...] | None:
     shares = config.get("class_prior")
     if shares is None:
@@ -118,12 +180,19 @@ def _class_prior(path: Path, config: dict, labels: tuple[str, ...]) -> tuple[flo
     return tuple(float(shares[label]) for label in labels)
 
 
-def _labels_or_fer_order(folder: Path, file: Path, config: dict, width: int) -> tuple[str, ...]:
+def _labels(folder: Path, config: dict, width: int, strict: bool) -> tuple[str, ...]:
     path = folder / "labels.json"
-    if path.is_file() or config or width != len(FER_ORDER):
+    if path.is_file() or "temperature" in config or width != len(FER_ORDER):  # a temperature: saved by this project
         labels = load_labels(path)
         check_width(path, labels, width)
         return labels
+    advice = (
+        f"write {path} with the names in the order of the outputs, as a list; folders read by Keras are in "
+        f"alphabetical order: {json.dumps(sorted(FER_ORDER))}"
+    )
+    if strict:
+        raise DataError(f"{path}: missing, and without it a figure could be that of another order; {advice}")
+    print(f"note: no labels.json: outputs taken for {', '.join(FER_ORDER)}; if they are not, {advice}", file=sys.stderr)
     return FER_ORDER
 
 

@@ -28,6 +28,10 @@ EYE_DISTANCE, EYES_TO_MOUTH, CENTRE_Y = 0.379, 0.413, 0.590
 DETECTOR_BOX = 0.89
 
 
+# Names of scalings, with what pixels are divided by and what is taken off then; see `FaceSpec`.
+SCALINGS = {"standardise": None, "minus_one_to_one": (127.5, 1), "zero_to_one": (255, 0), "pixels": (1, 0)}
+
+
 @dataclass(frozen=True)
 class Face:
     """A face in an image.
@@ -55,7 +59,8 @@ class FaceSpec:
     expand: side of the crop relative to FER-2013's own framing (1.0 copies it).
     clahe: contrast-limited adaptive histogram equalisation (Zuiderveld, 1994) on the crop.
     scaling: "standardise" gives each image mean 0 and standard deviation 1; "minus_one_to_one" maps 0..255 to -1..1
-        (what the original Mini-Xception release expects).
+        (what the original Mini-Xception release expects), "zero_to_one" to 0..1; "pixels" leaves 0..255, for networks
+        that scale themselves.
     """
 
     size: int = 48
@@ -69,8 +74,8 @@ class FaceSpec:
             raise ValueError(f"size must be at least 16 pixels, got {self.size}")
         if not 0.5 <= self.expand <= 3:
             raise ValueError(f"expand must be in 0.5..3, got {self.expand}")
-        if self.scaling not in ("standardise", "minus_one_to_one"):
-            raise ValueError(f"scaling must be 'standardise' or 'minus_one_to_one', got {self.scaling!r}")
+        if self.scaling not in SCALINGS:
+            raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, got {self.scaling!r}")
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -233,8 +238,9 @@ class FacePreprocessor:
             clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4))  # one per call: threads must not share it
             crops = np.array([clahe.apply(crop) for crop in crops], np.uint8).reshape(crops.shape)
         pixels = crops.astype(np.float32)[..., None]
-        if self.spec.scaling == "minus_one_to_one":
-            return pixels / 127.5 - 1.0
+        if self.spec.scaling != "standardise":
+            divisor, offset = SCALINGS[self.spec.scaling]
+            return pixels / np.float32(divisor) - np.float32(offset)
         mean = pixels.mean(axis=(1, 2, 3), keepdims=True)
         deviation = pixels.std(axis=(1, 2, 3), keepdims=True)
         return (pixels - mean) / np.maximum(deviation, 1.0)  # a flat image stays flat instead of becoming noise

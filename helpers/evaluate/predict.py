@@ -122,7 +122,7 @@ def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False
     are several); without it they are already cut to the face, as in FER-2013.
     Returns the predictions and what was left out; raises as `evaluate_action` does.
     """
-    classifier = EmotionClassifier.load(model)
+    classifier = EmotionClassifier.load(model, strict=True)  # an assumed order of labels gives a wrong figure
     samples, left_out = _labelled_samples(source, classifier.labels, IMAGE_SUFFIXES)
     predictions, skipped = predict_emotions(samples, classifier, detect)
     return replace(predictions, groups=()), left_out + skipped

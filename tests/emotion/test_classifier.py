@@ -138,3 +138,79 @@ def test_the_saved_class_prior_comes_back(tmp_path):
     model = build_mini_xception(7, 48, NetworkSpec(4, (8,), middle=0))
     emotion_classifier.save_emotion(tmp_path, model, EMOTIONS, spec=FaceSpec(), temperature=0.9, class_prior=shares)
     assert EmotionClassifier.load(tmp_path).class_prior == tuple(shares.values())
+
+
+# --------------------------------------------------------------------------------------------------- made elsewhere
+
+
+def last_layer(kind: str) -> keras.Model:
+    """48 pixels, gray, five outputs: softmax, logits by a linear layer, logits out of a pooling, sigmoids."""
+    face = keras.Input((48, 48, 1))
+    x = layers.Conv2D(5, 3, kernel_initializer=keras.initializers.RandomNormal(stddev=1.0, seed=1))(face)
+    if kind == "pooled logits":
+        return keras.Model(face, layers.GlobalAveragePooling2D()(x))
+    x = layers.GlobalMaxPooling2D()(x)
+    activation = {"probabilities": "softmax", "logits": None, "scores": "sigmoid"}[kind]
+    return keras.Model(face, layers.Dense(5, activation=activation, kernel_initializer="identity")(x))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".tflite"])
+@pytest.mark.parametrize(
+    "kind, outputs",
+    [("probabilities", "probabilities"), ("logits", "logits"), ("pooled logits", "logits"), ("scores", "scores")],
+)
+def test_whatever_the_last_layer_gives_becomes_probabilities(tmp_path, kind, outputs, suffix):
+    model = last_layer(kind)
+    runtime.save_labels(tmp_path, tuple("abcde"))
+    if suffix == ".h5":
+        model.save(tmp_path / "emotion_model.h5")
+    else:
+        runtime.export_litert(model, tmp_path / "emotion_model.tflite")
+    classifier, raw = EmotionClassifier.load(tmp_path), model(FACES, training=False).numpy()
+    expected = {"logits": np.exp, "probabilities": np.asarray, "scores": np.asarray}[outputs](raw)
+    assert classifier.outputs == outputs
+    answers = classifier.predict(FACES)
+    np.testing.assert_allclose(answers, expected / expected.sum(axis=1, keepdims=True), atol=1e-4)
+    assert answers.min() >= 0 and answers.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "own_layer, face, scaling, told",
+    [
+        (None, None, "minus_one_to_one", True),
+        (None, {"scaling": "zero_to_one"}, "zero_to_one", False),
+        (layers.Rescaling(1 / 255), None, "pixels", False),
+        (keras.Sequential([layers.Rescaling(1 / 255)]), None, "pixels", False),
+        (layers.Rescaling(2.0), {"scaling": "zero_to_one", "size": 40}, "zero_to_one", False),
+    ],
+    ids=["assumed", "config.json", "own layer", "own layer, nested", "config.json goes before"],
+)
+def test_scaling_is_the_models_own_or_config_jsons(tmp_path, capsys, own_layer, face, scaling, told):
+    image = keras.Input((40, 40, 3))
+    x = layers.GlobalAveragePooling2D()(own_layer(image) if own_layer is not None else image)
+    keras.Model(image, layers.Dense(2, activation="softmax")(x)).save(tmp_path / "model.keras")
+    (tmp_path / "labels.json").write_text('{"0": "sad", "1": "happy"}')
+    if face:
+        (tmp_path / "config.json").write_text(json.dumps({"face": face}))
+    spec = EmotionClassifier.load(tmp_path).preprocessor.spec
+    assert (spec.size, spec.scaling, spec.clahe) == (40, scaling, False)
+    assert ("zero_to_one" in capsys.readouterr().err) is told
+
+
+def test_seven_outputs_without_names_are_told_and_not_scored(tmp_path, capsys):
+    foreign_model(48, 1).save(tmp_path / "model.keras")
+    assert EmotionClassifier.load(tmp_path).labels == emotion_classifier.FER_ORDER
+    told = capsys.readouterr().err
+    assert "angry, disgust, fear, happy, sad, surprise, neutral" in told and "labels.json" in told
+    with pytest.raises(DataError, match=r"labels\.json: missing.*alphabetical"):
+        EmotionClassifier.load(tmp_path, strict=True)
+    for content in (list(EMOTIONS), dict(enumerate(EMOTIONS)), {name: k for k, name in enumerate(EMOTIONS)}):
+        (tmp_path / "labels.json").write_text(json.dumps(content))
+        assert EmotionClassifier.load(tmp_path, strict=True).labels == EMOTIONS
+
+
+def test_face_settings_that_are_no_map_are_named(copy_model):
+    folder = copy_model("emotion")
+    (folder / "config.json").write_text('{"face": "zero_to_one"}')
+    with pytest.raises(DataError, match=r'config\.json: "face" must be a map'):
+        EmotionClassifier.load(folder)
