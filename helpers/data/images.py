@@ -47,7 +47,7 @@ def read_image(path: Path | str) -> np.ndarray:
 def why_unusable(width: int, height: int) -> str:
     """Why an image or video of this size is not decoded, in words; empty when nothing speaks against it."""
     if width * height > _MOST_PIXELS:
-        return f"{width} x {height} pixels are too many; reduce it"
+        return f"more than {_MOST_PIXELS:,} pixels; reduce it"
     if max(width, height) > _NARROWEST * min(width, height):
         return f"{width} x {height} pixels are too narrow to show anything; cut it to another shape"
     return ""

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.action.classifier import DEFAULT_ACTION
+from helpers.data.files import printable
 from helpers.emotion.classifier import DEFAULT_EMOTION
 from helpers.errors import DataError
 from helpers.evaluate.metrics import format_table, metrics_line, summarise
@@ -66,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             predictions, skipped = evaluate_emotion(options.source, options.model, options.detect)
         for item in skipped:
-            reason = item.reason.removeprefix(f"{item.path}: ")
-            print(f"skipped {item.path}: {reason}", file=sys.stderr)
+            name = printable(item.path)
+            print(f"skipped {name}: {item.reason.removeprefix(f'{name}: ')}", file=sys.stderr)
         metrics = summarise(predictions, len(skipped))
         print(metrics_line(metrics))
         if rejection:
