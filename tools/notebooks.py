@@ -31,29 +31,17 @@ NOTEBOOKS = {  # in the order of reading
     "06_evaluation": "Evaluation",
     "07_live_webcam": "Live from the webcam",
 }
-
-
 NAVIGATION = "navigation"  # tag of the generated cells
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }  # no version: it would change with the machine
-
-
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 MOST_LINES = 25  # of a code cell, and of what it prints
 MOST_BYTES = 1_500_000
 SECONDS_PER_CELL = 600  # a cell that hangs is an error, except in the full profile, where training takes hours
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~<-])(/[A-Za-z]+)(?:/[\w.-]+)+|\b[A-Z]:\\\\?\w+")
-PUBLIC_FOLDERS = (
-    "/dev",
-    "/usr",
-    "/proc",
-    "/etc",
-    "/bin",
-)  # the same on every machine: they tell nothing about this one
-
-
+PUBLIC_FOLDERS = ("/dev", "/usr", "/proc", "/etc", "/bin")  # the same on every machine: they tell nothing about this one
 PRIVATE_FOLDERS = ("/home", "/Users", "/root", "/tmp", "/private", "/mnt", "/content")
 
 
@@ -178,6 +166,19 @@ def problems(path: Path) -> list[str]:
     return [f"{path.name}: {text}" for text in found]
 
 
+def counts(path: Path) -> str:
+    """One line about a notebook's length: words of prose, code cells, their lines, figures."""
+    notebook = nbformat.read(path, as_version=4)
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    lines = sum(len(cell.source.splitlines()) for cell in code)
+    figures = sum("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+    return (
+        f"{path.stem:28}{len(prose.split()):6} words{len(code):4} code cells{lines:5} lines{figures:4} figures"
+        f"{path.stat().st_size / 1e3:7.0f} kB"
+    )
+
+
 def _form_problems(path: Path, notebook: NotebookNode, code: list[NotebookNode]) -> Iterator[str]:
     counts = [cell.execution_count for cell in code]
     if counts != list(range(1, len(code) + 1)):
@@ -233,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 when a rule is broken, 2 for a number that is no notebook's."""
     parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description=__doc__.splitlines()[0])
     parser.add_argument("numbers", nargs="*", metavar="NN", help="only these notebooks, for example 01 03")
-    parser.add_argument("--check", action="store_true", help="change and run nothing, only report")
+    parser.add_argument("--check", action="store_true", help="change and run nothing, only count and report")
     options = parser.parse_args(arguments)
     try:
         paths = notebook_paths(options.numbers)
@@ -243,6 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.check:
         write_navigation(paths)
         execute(paths)
+    else:
+        print("\n".join(counts(path) for path in paths))
     found = [text for path in paths for text in problems(path)]
     print("\n".join(found) or f"{len(paths)} notebooks, nothing to report")
     return 1 if found else 0

@@ -198,6 +198,14 @@ def test_a_failing_notebook_is_not_saved(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_the_length_of_a_notebook_is_counted(tmp_path, capsys):
+    picture = shown("plot()\nplot()", **{"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"})
+    path = save(tmp_path, [new_markdown_cell("# A title of\nsix words"), picture, new_code_cell("")], navigated=False)
+    assert notebooks.counts(path).split()[1:-2] == "6 words 1 code cells 2 lines 1 figures".split()
+    notebooks.main(["--check", "00"])
+    assert capsys.readouterr().out.startswith("00_tour ")
+
+
 def test_the_command_line_names_the_notebooks_it_knows(capsys):
     with pytest.raises(DataError, match="99"):
         notebooks.notebook_paths(["99"])
