@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from helpers import runtime
+from helpers import keras_files, model_files, runtime
 from helpers.action import classifier as action_classifier
 from helpers.action.classifier import ActionClassifier
 from helpers.action.clips import ClipSpec
@@ -40,7 +40,7 @@ STEPS = np.random.default_rng(1).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float3
 def test_labels_in_every_format(tmp_path, content, expected, reason):
     path = tmp_path / "labels.json"
     path.write_text(json.dumps(content))
-    assert runtime.load_labels(path) == expected, reason
+    assert model_files.load_labels(path) == expected, reason
 
 
 @pytest.mark.parametrize(
@@ -65,20 +65,20 @@ def test_labels_that_cannot_be_used_are_named(tmp_path, text, reason):
     path = tmp_path / "labels.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"labels\.json: "):
-        runtime.load_labels(path)
+        model_files.load_labels(path)
         pytest.fail(reason)
 
 
 def test_labels_that_are_not_text_are_named(tmp_path):
     (tmp_path / "labels.json").write_bytes(b"\xff\xfe\x00[")
     with pytest.raises(DataError, match=r"labels\.json: not valid JSON"):
-        runtime.load_labels(tmp_path / "labels.json")
+        model_files.load_labels(tmp_path / "labels.json")
 
 
 @pytest.mark.parametrize("kind, load", [("emotion", EmotionClassifier.load), ("action", ActionClassifier.load)])
 def test_labels_of_another_model_name_the_file_and_both_numbers(copy_model, kind, load):
     folder = copy_model(kind)
-    runtime.save_labels(folder, ("one", "two"))
+    model_files.save_labels(folder, ("one", "two"))
     outputs = {"emotion": 7, "action": 3}[kind]
     with pytest.raises(DataError, match=rf"labels\.json: 2 labels .* {outputs} outputs"):
         load(folder)
@@ -110,7 +110,7 @@ DEPLOYED = [emotion_classifier.DEFAULT_EMOTION, action_classifier.DEFAULT_ACTION
 def test_the_committed_models_agree_in_every_format(folder):
     files = sorted([*folder.glob("*_model.keras"), *folder.glob("*_model.h5")])
     assert len(files) == 2
-    one, other = (runtime.load_keras(file) for file in files)
+    one, other = (keras_files.load_keras(file) for file in files)
     inputs = np.random.default_rng(0).uniform(-1, 1, (1, *one.input_shape[1:])).astype(np.float32)
     reference = one(inputs, training=False).numpy()
     np.testing.assert_allclose(other(inputs, training=False).numpy(), reference, atol=1e-5)
@@ -121,7 +121,7 @@ def test_the_committed_models_agree_in_every_format(folder):
         assert isinstance(classifier.encoder, runtime.LiteRT)
         litert = classifier.classify(classifier.encode(inputs[0])[None])
     np.testing.assert_allclose(litert, reference, atol=1e-3)
-    assert reference.shape[1] == len(runtime.load_labels(folder / "labels.json"))
+    assert reference.shape[1] == len(model_files.load_labels(folder / "labels.json"))
 
 
 def damaged(path: Path, share: float) -> Path:
@@ -178,7 +178,7 @@ def test_weights_without_an_architecture_say_so(tmp_path, suffix):
     else:
         model.save_weights(path)
     with pytest.raises(DataError, match="holds weights but no architecture"):
-        runtime.load_keras(path)
+        keras_files.load_keras(path)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_model_that_keras_2_wrote_is_rebuilt(copy_model, as_keras_2, kind, inp
     with pytest.raises((TypeError, ValueError)):
         keras.models.load_model(path, compile=False)
     before = path.read_bytes()
-    model = runtime.load_keras(path)
-    reference = runtime.load_keras(folder / f"{kind}_model.keras")(inputs, training=False)
+    model = keras_files.load_keras(path)
+    reference = keras_files.load_keras(folder / f"{kind}_model.keras")(inputs, training=False)
     np.testing.assert_allclose(model(inputs, training=False), reference, atol=1e-6)
     assert path.read_bytes() == before, "the user's file is not touched"

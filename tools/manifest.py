@@ -7,7 +7,7 @@ import json
 import pooch
 
 from helpers.data.paths import ARTIFACTS
-from helpers.runtime import _read_json
+from helpers.model_files import read_json
 
 MANIFEST = ARTIFACTS / "manifest.json"
 
@@ -24,7 +24,7 @@ def write_manifest() -> None:
 
 def check_manifest() -> list[str]:
     """What differs between artifacts/ and its manifest, a sentence each; empty when all is as it was written."""
-    recorded, present = _read_json(MANIFEST), _hashes()
+    recorded, present = read_json(MANIFEST, "not found; restore it from git"), _hashes()
     return [
         f"{name}: {'missing' if name not in present else 'not in the manifest' if name not in recorded else 'changed'}"
         for name in sorted({*recorded, *present})

@@ -41,7 +41,7 @@ MOST_LINES = 25  # of a code cell, and of what it prints
 MOST_BYTES = 1_500_000
 SECONDS_PER_CELL = 600  # a cell that hangs is an error, except in the full profile, where training takes hours
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~<-])(/[A-Za-z]+)(?:/[\w.-]+)+|\b[A-Z]:\\\\?\w+")
-PUBLIC_FOLDERS = ("/dev", "/usr", "/proc", "/etc", "/bin")  # the same on every machine: they tell nothing about this one
+PUBLIC_FOLDERS = ("/dev", "/usr", "/proc", "/etc", "/bin")  # the same on every machine
 PRIVATE_FOLDERS = ("/home", "/Users", "/root", "/tmp", "/private", "/mnt", "/content")
 
 
@@ -147,7 +147,7 @@ def run(path: Path) -> NotebookNode:
 
 
 def execute(paths: Iterable[Path] | None = None) -> None:
-    """Run the notebooks (all by default) one after the other and save each with its outputs, unless it is a smoke run."""
+    """Run the notebooks (all by default) one after the other and save each with its outputs, unless in smoke."""
     for path in notebook_paths() if paths is None else paths:
         print(f"running {path.stem}", flush=True)
         notebook = run(path)

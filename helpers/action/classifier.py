@@ -11,19 +11,9 @@ import numpy as np
 from helpers.action.clips import ClipSpec
 from helpers.data.paths import ARTIFACTS
 from helpers.errors import DataError
-from helpers.runtime import (
-    KerasFunction,
-    LiteRT,
-    check_width,
-    checked_settings,
-    export_litert,
-    load_keras,
-    load_labels,
-    locate_model,
-    read_config,
-    save_keras,
-    save_labels,
-)
+from helpers.keras_files import load_keras, save_keras
+from helpers.model_files import checked_settings, load_labels, locate_model, read_config, save_labels
+from helpers.runtime import KerasFunction, LiteRT, export_litert
 
 DEFAULT_ACTION = ARTIFACTS / "action" / "everyday"
 
@@ -47,8 +37,7 @@ class ActionClassifier:
         folder, file = locate_model(path, "action_encoder", "action_model")
         config = read_config(folder / "config.json")
         encoder, head = _action_halves(folder, file)
-        labels = load_labels(folder / "labels.json")
-        check_width(folder / "labels.json", labels, head.output_shape[-1])
+        labels = load_labels(folder / "labels.json", head.output_shape[-1])
         spec = checked_settings(folder / "config.json", ClipSpec, config.get("clip"))
         if encoder.input_shape[1] != spec.size or head.input_shape[1] != spec.length:
             raise DataError(

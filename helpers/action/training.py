@@ -17,7 +17,8 @@ from helpers.data.folders import Sample, Skipped, list_samples
 from helpers.data.paths import ARTIFACTS, data_root, find_dataset
 from helpers.data.splits import leave_groups_out
 from helpers.errors import DataError
-from helpers.runtime import KerasFunction, load_keras
+from helpers.keras_files import load_keras
+from helpers.runtime import KerasFunction
 from helpers.synthetic.samples import cached_action_samples
 from helpers.synthetic.scenes import ACTIONS, IDLE
 from helpers.training import capped_class_weights, fit, make_optimizer, profile

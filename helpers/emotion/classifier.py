@@ -13,19 +13,9 @@ import numpy as np
 from helpers.data.paths import ARTIFACTS
 from helpers.emotion.faces import FacePreprocessor, FaceSpec
 from helpers.errors import DataError
-from helpers.runtime import (
-    KerasFunction,
-    LiteRT,
-    check_width,
-    checked_settings,
-    export_litert,
-    load_keras,
-    load_labels,
-    locate_model,
-    read_config,
-    save_keras,
-    save_labels,
-)
+from helpers.keras_files import load_keras, save_keras, scales_itself
+from helpers.model_files import checked_number, checked_settings, load_labels, locate_model, read_config, save_labels
+from helpers.runtime import KerasFunction, LiteRT, as_probabilities, export_litert, kind_of_outputs
 
 DEFAULT_EMOTION = ARTIFACTS / "emotion" / "mini_xception"
 
@@ -69,20 +59,20 @@ class EmotionClassifier:
             )
         path, side = folder / "config.json", network.input_shape[1]  # side None: a network for pictures of any side
         config = read_config(path) if path.is_file() else {}
-        spec = _face_spec(path, config, side, scales_itself=model is not None and _scales_itself(model))
+        spec = _face_spec(path, config, side, scales_itself=model is not None and scales_itself(model))
         labels = _labels(folder, config, network.output_shape[-1], strict)
         return cls(
             labels,
             FacePreprocessor(spec),
             network,
-            config.get("temperature", 1.0),
+            checked_number(path, config, "temperature", 1.0, low=0.01, high=100),
             _class_prior(path, config, labels),
             _kind_of_outputs(network, spec, model),
         )
 
     def predict(self, faces: np.ndarray) -> np.ndarray:
         """float32 (N, classes), rows sum to 1, from `preprocessor.normalise`'s float32 (N, side, side, 1)."""
-        probabilities = _as_probabilities(_answer(self.network, faces), self.outputs)
+        probabilities = as_probabilities(_answer(self.network, faces), self.outputs)
         if self.temperature != 1.0:
             probabilities = with_temperature(probabilities, self.temperature)
         if self.class_prior is None:
@@ -129,39 +119,14 @@ def _face_spec(path: Path, config: dict, side: int | None, *, scales_itself: boo
     return spec
 
 
-def _scales_itself(model) -> bool:
-    """Whether the network has a layer for raw pixels: Rescaling or Normalization, also in a nested model."""
-    names = {type(layer).__name__ for layer in model.layers}
-    return bool(names & {"Rescaling", "Normalization"}) or any(
-        _scales_itself(layer) for layer in model.layers if hasattr(layer, "layers")
-    )
-
-
 def _answer(network: LiteRT | KerasFunction, faces: np.ndarray) -> np.ndarray:
     channels = network.input_shape[-1]
     return network(faces if channels == 1 else np.repeat(faces, channels, axis=-1))
 
 
 def _kind_of_outputs(network: LiteRT | KerasFunction, spec: FaceSpec, model) -> str:
-    """By the last layer, or else by the answers to eight images of noise: what no softmax gives is no probability.
-
-    Quantised rows sum to 1 only nearly.
-    """
-    if getattr(getattr(model and model.layers[-1], "activation", None), "__name__", "") == "linear":
-        return "logits"
     pixels = np.random.default_rng(0).integers(0, 256, (8, spec.size, spec.size)).astype(np.uint8)
-    answers = _answer(network, FacePreprocessor(spec).normalise(pixels))
-    if answers.min() < 0 or answers.max() > 1.01:
-        return "logits"
-    return "probabilities" if np.abs(answers.sum(axis=1) - 1).max() < 0.05 else "scores"
-
-
-def _as_probabilities(answers: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "probabilities":
-        return answers
-    if kind == "logits":
-        answers = np.exp(answers - answers.max(axis=1, keepdims=True))
-    return answers / np.maximum(answers.sum(axis=1, keepdims=True), 1e-9)
+    return kind_of_outputs(_answer(network, FacePreprocessor(spec).normalise(pixels)), model)
 
 
 def _class_prior(path: Path, config: dict, labels: tuple[str, ...]) -> tuple[float, ...] | None:
@@ -183,9 +148,7 @@ def _class_prior(path: Path, config: dict, labels: tuple[str, ...]) -> tuple[flo
 def _labels(folder: Path, config: dict, width: int, strict: bool) -> tuple[str, ...]:
     path = folder / "labels.json"
     if path.is_file() or "temperature" in config or width != len(FER_ORDER):  # a temperature: saved by this project
-        labels = load_labels(path)
-        check_width(path, labels, width)
-        return labels
+        return load_labels(path, width)
     advice = (
         f"write {path} with the names in the order of the outputs, as a list; folders read by Keras are in "
         f"alphabetical order: {json.dumps(sorted(FER_ORDER))}"

@@ -16,13 +16,13 @@ from helpers.action.clips import FrameSampler
 from helpers.emotion.classifier import DEFAULT_EMOTION, EmotionClassifier
 from helpers.emotion.faces import FaceFinder, landmark_box
 from helpers.errors import DataError
+from helpers.keras_files import load_keras
 from helpers.live.overlay import draw_overlay
 from helpers.live.panel import to_jpeg
 from helpers.live.pipeline import Pipeline, StageTimes
 from helpers.live.results import UNSURE, FaceResult, FrameResult, LiveSettings
 from helpers.live.session import LiveSession
 from helpers.live.sources import open_source
-from helpers.runtime import load_keras
 
 BLOCK = 24  # frames that this project's loop does in its turn, about a second
 FRAMES = 15 * BLOCK  # of the video that are measured

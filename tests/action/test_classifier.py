@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from helpers import runtime
+from helpers import keras_files
 from helpers.action.classifier import ActionClassifier
 from helpers.action.clips import ClipSpec
 from helpers.errors import DataError
@@ -27,7 +27,7 @@ STEPS = np.random.default_rng(1).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float3
     ids=lambda names: names[0],
 )
 def test_every_action_file_gives_the_same_answer(copy_model, saved_action, names):
-    whole = runtime.load_keras(saved_action / "action_model.keras")(STEPS[None], training=False).numpy()
+    whole = keras_files.load_keras(saved_action / "action_model.keras")(STEPS[None], training=False).numpy()
     classifier = ActionClassifier.load(copy_model("action", "labels.json", "config.json", *names))
     features = classifier.encode(STEPS)
     np.testing.assert_allclose(classifier.classify(features[None]), whole, atol=1e-3)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from live_tools import count_frames, room, scene, write_video
 
-from helpers import runtime
+from helpers import keras_files
 from helpers.action import classifier as action_classifier
 from helpers.action.clips import ClipSpec, FrameSampler, video_steps
 from helpers.action.motion import halve_large
@@ -67,7 +67,7 @@ def streamed_and_whole(folder: Path, video: Path) -> tuple[np.ndarray, np.ndarra
     streamed = [result.action_probabilities for result in results if "lstm" in result.stage_ms]
     steps, length = video_steps(video, action.spec), action.spec.length
     windows = np.stack([steps[end - length : end] for end in range(length, len(steps) + 1)])
-    whole = runtime.load_keras(folder / "action_model.keras").predict(windows, verbose=0)
+    whole = keras_files.load_keras(folder / "action_model.keras").predict(windows, verbose=0)
     return np.array(streamed), whole
 
 
