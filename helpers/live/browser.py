@@ -14,7 +14,8 @@ import numpy as np
 from IPython import get_ipython
 
 from helpers.errors import SourceError
-from helpers.live.sources import STALL_S, Source
+from helpers.live.cameras import STALL_S
+from helpers.live.sources import Source
 
 BROWSER = "the browser's camera"
 LARGEST_SIDE = 640  # pixels of what is sent

@@ -58,6 +58,12 @@ class DetectionSchedule:
                 return boxes + self._redetect(gray, known)
         return boxes
 
+    def boxes_of_photograph(self, gray: np.ndarray, *, stage: Stage) -> list[Box]:
+        """Every face of a single image, uint8 gray (H, W): detected as it is, and confirmed at another scale."""
+        with stage("detect"):
+            self._scan = self._scan or _Scan()
+            return self._confirmed(gray, self._scan.detect(gray), known=())
+
     def _scanned(self, gray: np.ndarray, known: Sequence[Box], time_s: float, stage: Stage) -> list[Box]:
         """New faces that a scan found and that are detected in this frame, too."""
         if self._finder.detect_width is None or gray.shape[1] <= self._finder.detect_width:
@@ -124,7 +130,7 @@ class _Scan:
         if self._found is None and passed_s >= _SCAN_EVERY_S - _TIME_TOLERANCE_S:
             self._begun_s = time_s
             beside = ThreadPoolExecutor(1, "face-scan")
-            self._found = beside.submit(self._detect, gray)
+            self._found = beside.submit(self.detect, gray)
             beside.shutdown(wait=False)
             return False
         return self._found is not None and passed_s >= _SCAN_S + _SCAN_S_PER_MEGAPIXEL * gray.size / 1e6
@@ -134,7 +140,7 @@ class _Scan:
         found, self._found = self._found.result(), None
         return found
 
-    def _detect(self, gray: np.ndarray) -> list[Box]:
+    def detect(self, gray: np.ndarray) -> list[Box]:
         return [(r.left(), r.top(), r.width(), r.height()) for r in self._detector(gray)]
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -112,6 +113,19 @@ class Pipeline:
             self._frame_index += 1
             return result
 
+    def photograph(self, image: np.ndarray, name: str, waited_ms: float = 0.0) -> FrameResult:
+        """The result for a single image (uint8 BGR (H, W, 3)): its faces, without numbers and history; no action."""
+        started = self.clock()
+        with _MODELS_LOCK:
+            stages = StageTimes(self.clock)
+            self._forget()
+            faces = self._step_faces(image, None, stages)
+            self._forget()
+            latency_ms = (self.clock() - started) * 1e3 + waited_ms
+            result = FrameResult(self._frame_index, None, *self._action_now(), faces, latency_ms, stages.ms, name)
+            self._frame_index += 1
+            return result
+
     def _is_cut(self, frame: np.ndarray, time_s: float) -> bool:
         if self._shape is None:
             return False
@@ -145,7 +159,8 @@ class Pipeline:
             return UNSURE, float(probabilities.max()), probabilities
         return self.action.labels[index], float(probabilities[index]), probabilities
 
-    def _step_faces(self, frame: np.ndarray, time_s: float, stages: StageTimes) -> tuple[FaceResult, ...]:
+    def _step_faces(self, frame: np.ndarray, time_s: float | None, stages: StageTimes) -> tuple[FaceResult, ...]:
+        """time_s: None for a photograph."""
         if self.finder is None:
             return ()
         gray, factor = _at_most_4k(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
@@ -157,10 +172,14 @@ class Pipeline:
             with stages("emotion"):
                 predicted = self.emotion.predict(crops)
             for track, probabilities in zip(tracks, predicted, strict=True):
-                track.answer.update(probabilities, time_s, 0.0, self.settings)
-        return tuple(self._face_result(track, factor) for track in tracks)
+                track.answer.update(probabilities, time_s or 0.0, 0.0, self.settings)
+        faces = tuple(self._face_result(track, factor) for track in tracks)
+        return faces if time_s is not None else tuple(replace(face, face_id=None) for face in faces)
 
-    def _track(self, gray: np.ndarray, time_s: float, stages: StageTimes) -> list[FaceTrack]:
+    def _track(self, gray: np.ndarray, time_s: float | None, stages: StageTimes) -> list[FaceTrack]:
+        if time_s is None:
+            boxes = self._detection.boxes_of_photograph(gray, stage=stages)
+            return self._tracker.update(gray, boxes, time_s=0.0, patience_s=0.0)
         known = [track.box for track in self._tracker.tracks]
         boxes = self._detection.boxes(gray, known, time_s=time_s, settings=self.settings, stage=stages)
         if not boxes and not known:

@@ -16,12 +16,12 @@ UNSURE = "–"  # shown instead of an action when the window is not full or none
 class FaceResult:
     """One face of one frame.
 
-    face_id: the same for as long as the face stays in view, never used again. box: (x, y, width,
-    height) in pixels, may reach outside. landmarks: float32 (68, 2) pixels. emotion: label, or "–"
-    without an emotion model. confidence and probabilities (C,): smoothed over time, 0..1.
+    face_id: the same for as long as the face stays in view, never used again; None in a photograph. box: (x, y, width,
+    height) in pixels, may reach outside. landmarks: float32 (68, 2) pixels. emotion: label, or "–" without an emotion
+    model. confidence and probabilities (C,): smoothed over time, 0..1.
     """
 
-    face_id: int
+    face_id: int | None
     box: tuple[int, int, int, int]
     landmarks: np.ndarray
     emotion: str
@@ -33,6 +33,7 @@ class FaceResult:
 class FrameResult:
     """Everything known after one frame.
 
+    time_s: of the frame in its video; None for a photograph. photograph: its file name, "" for a frame of a video.
     action: label, or "–" when the window is not full or no action is likely enough.
     action_confidence: of that label, of the likeliest one for "–". action_probabilities: (C,)
         smoothed, empty until the window is full.
@@ -42,13 +43,14 @@ class FrameResult:
     """
 
     frame_index: int
-    time_s: float
+    time_s: float | None
     action: str
     action_confidence: float
     action_probabilities: np.ndarray
     faces: tuple[FaceResult, ...]
     latency_ms: float
     stage_ms: dict[str, float]
+    photograph: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,94 +1,103 @@
-"""Where frames come from: webcam, video file, network stream, folder of images, the demo clip."""
+"""Where frames come from: camera, network stream, video file, folder of images, the demo clip."""
 
 from __future__ import annotations
 
-import os
+import math
 import queue
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from helpers.data.files import IMAGE_SUFFIXES
-from helpers.data.images import read_image
-from helpers.data.videos import FALLBACK_FPS, frame_rate, read_frames, video_frames
+from helpers.data.files import IMAGE_SUFFIXES, natural_key, printable
+from helpers.data.images import image_size, read_image, why_unusable
+from helpers.data.outputs import local_path
+from helpers.data.videos import FALLBACK_FPS, frame_rate, open_video, read_frames, video_frames
 from helpers.errors import DataError, SourceError
+from helpers.live.cameras import Camera
 from helpers.synthetic.samples import demo_clip
 
 DEFAULT_FPS = FALLBACK_FPS  # where a source does not say, or says something no camera does
-STALL_S = 5.0  # a stream that shows nothing new for so long is given up
+_PHOTOGRAPHS_FPS = 1.0  # a recording shows each for a second
+_TOLD_SHARE = 0.9  # a video with less than this share of what its header tells was cut off
+_NUMBERED_SHARE = 0.8  # of the numbers from first to last that the images of one video have at least
 
-
-os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{STALL_S:.0f}")  # the same for webcams on Linux
-
-
-LARGEST_CAMERA = 99  # OpenCV takes larger numbers for the name of a driver
-TOLD_SHARE = 0.9  # a film with fewer of the frames that its header tells was cut off
+Frames = Iterator[tuple[np.ndarray, float]]
+Skipped = list[tuple[str, str]]
 
 
 class Source:
-    """Frames from one place: iterate for (frame uint8 BGR (H, W, 3), time in seconds), close it or
-    use `with`.
+    """Frames from one place: iterate for (frame uint8 BGR (H, W, 3), time in seconds); close it or use `with`.
 
-    The first frame is read when the source is made, so that a camera or file that gives nothing
-    fails there.
+    The first frame is read when the source is made, so that a camera or file that gives nothing fails there.
 
-    name: for messages. fps: frames per second it claims. count: frames it claims to have, None when
-        unknown.
+    name: for messages, without a password. fps: frames per second it claims. count: frames it claims to have, None
+        when unknown.
     is_live: frames come when they come (camera, stream) and late ones are worthless. It keeps watch itself: iterating
-        raises SourceError when nothing comes for `STALL_S`.
-    closed: it was given back.
-    skipped: (path, reason) of the images of a folder that could not be read.
-    shortfall: how a film ended long before the end that its header tells, in words; empty otherwise.
+        raises SourceError when nothing comes any more.
+    is_photographs: the images have nothing to do with each other; `photograph` is the file name of the last one.
+    skipped: (what, reason) of damaged frames, unreadable images and interruptions so far.
+    shortfall: how a video ended long before the end that its header tells, in words; empty otherwise.
+    stopping: when set, a live source that waits for a frame ends. closed: it was given back.
     """
 
     def __init__(
         self,
         name: str,
-        frames: Iterator,
+        frames: Frames,
         release: Callable[[], None],
+        *,
         fps: float = DEFAULT_FPS,
         count: int | None = None,
+        told_s: float | None = None,
         is_live: bool = False,
-        skipped: list | None = None,
+        is_photographs: bool = False,
+        skipped: Skipped | None = None,
+        stopping: threading.Event | None = None,
     ):
+        """frames: a generator. release: gives back what it reads from. told_s: duration that the header tells."""
         self.name, self.fps, self.count, self.is_live = name, fps, count, is_live
+        self.is_photographs, self.photograph = is_photographs, ""
         self.skipped = [] if skipped is None else skipped
+        self.stopping = stopping or threading.Event()
         self.closed, self.shortfall = False, ""
-        self._frames, self._release = frames, release
+        self._frames, self._release, self._told_s = frames, release, told_s
         try:
             self._first = next(frames, None)
             if self._first is None:
-                raise SourceError(f"{name} gives no picture.")
+                raise SourceError(f"{name} gives no frame.")
         except BaseException:
             self.close()
             raise
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
-        given = 0
-        if self._first is not None:
-            first, self._first = self._first, None
-            yield to_bgr(first[0]), first[1]
-            given += 1
-        for frame, time_s in self._frames:
+    def __iter__(self) -> Frames:
+        given, time_s = 0, 0.0
+        while (item := self._take()) is not None:
+            frame, time_s = item
             yield to_bgr(frame), time_s
             given += 1
-        if given + len(self.skipped) < TOLD_SHARE * (self.count or 0):
-            self.shortfall = (
-                f"{self.name} ended after {given} of {self.count} frames: it was cut off, is damaged, or its header "
-                "is wrong."
-            )
+        self.shortfall = self._shortfall(given, time_s)
+
+    def _take(self) -> tuple[np.ndarray, float] | None:
+        if self._first is not None:
+            item, self._first = self._first, None
+            return item
+        return next(self._frames, None)
+
+    def _shortfall(self, given: int, last_s: float) -> str:
+        told = self.count or 0
+        enough = given + len(self.skipped) >= _TOLD_SHARE * told
+        if enough or (self._told_s is not None and last_s + 1 / self.fps >= _TOLD_SHARE * self._told_s):
+            return ""
+        return f"{self.name} ended after {given} of {told} frames: it was cut off, is damaged, or its header is wrong."
 
     def close(self) -> None:
-        """Give the camera or file back; safe to call again. Only when no other thread is reading:
-        join first.
-        """
+        """Give the camera or file back; safe to call again. Only when no other thread is reading: join first."""
         if not self.closed:
             self._release()
             self.closed = True
@@ -104,13 +113,13 @@ class LatestFrames:
     """The newest frame of a live source whenever asked: iterate for (frame, time_s, arrival); a context manager.
 
     A thread of its own reads on and throws away what nobody asked for: at most one frame waits, and a slow model
-    drops frames instead of falling behind. arrival: `time.perf_counter()` when the decoded frame was here.
-    Iterating ends when `stop` is set, and raises what the source raised. Leaving the `with` sets `stop`, which wakes a
-    source that looks at it, and waits for the thread: only then may the source be closed.
+    drops frames instead of falling behind. arrival: at `clock`, when the decoded frame was here.
+    Iterating ends when `stop` is set, and raises what the source raised. Leaving the `with` sets `stop` and
+    `source.stopping` and waits for the thread: only then may the source be closed.
     """
 
-    def __init__(self, source: Source, stop: threading.Event):
-        self._source, self._stop = source, stop
+    def __init__(self, source: Source, stop: threading.Event, clock: Callable[[], float] = time.perf_counter):
+        self._source, self._stop, self._clock = source, stop, clock
         self._box, self._failure = queue.Queue(maxsize=1), None
         self._reader = threading.Thread(target=self._read, name="live-reader", daemon=True)
 
@@ -119,7 +128,7 @@ class LatestFrames:
             for frame, time_s in self._source:
                 with suppress(queue.Empty):
                     self._box.get_nowait()
-                self._box.put((frame, time_s, time.perf_counter()))
+                self._box.put((frame, time_s, self._clock()))
                 if self._stop.is_set():
                     return
         except Exception as error:
@@ -143,20 +152,23 @@ class LatestFrames:
 
     def __exit__(self, *_) -> None:
         self._stop.set()
+        self._source.stopping.set()
         self._reader.join()
 
 
 def to_bgr(frame: np.ndarray) -> np.ndarray:
-    """Any picture a camera may deliver to uint8 BGR (H, W, 3).
+    """Any image that a camera may deliver to uint8 BGR (H, W, 3).
 
-    Gray (H, W) or (H, W, 1), BGR, and BGRA (alpha is dropped); uint8, or uint16 whose full range is
-    scaled down.
+    Gray (H, W) or (H, W, 1), BGR, and BGRA (alpha is dropped); uint8, or uint16 whose full range is scaled down.
+    Raises SourceError for anything else, and for a frame too large or too narrow (see `why_unusable`).
     """
     if frame.ndim == 3 and frame.shape[2] == 1:
         frame = frame[..., 0]
     channels = 1 if frame.ndim == 2 else frame.shape[2] if frame.ndim == 3 else 0
     if frame.size == 0 or channels not in (1, 3, 4) or frame.dtype not in (np.uint8, np.uint16):
-        raise SourceError(f"A frame of shape {frame.shape} and type {frame.dtype} is not a gray or colour picture.")
+        raise SourceError(f"A frame of shape {frame.shape} and type {frame.dtype} is not a gray or colour image.")
+    if why := why_unusable(*frame.shape[1::-1]):
+        raise SourceError(f"A frame cannot be used: {why}.")
     if frame.dtype == np.uint16:
         frame = cv2.convertScaleAbs(frame, alpha=1 / 257)
     if channels == 1:
@@ -165,132 +177,159 @@ def to_bgr(frame: np.ndarray) -> np.ndarray:
 
 
 def open_source(source: str | int | Path) -> Source:
-    """A `Source` from a webcam index (0, "0"), "demo", an RTSP/HTTP address, a video file or a
+    """A `Source` from a camera's number (0, "0", "/dev/video0"), "demo", an RTSP/HTTP address, a video file or a
     folder of images.
 
-    A file and a folder keep their own time (a folder 25 images a second, in the order of the
-    names); cameras and streams run by the clock. Raises SourceError (or another DataError) that
-    says what to do.
+    A file keeps its own time, a folder of numbered frames has 25 a second; cameras and streams run by the clock.
+    Raises SourceError (or another DataError) that says what to do.
     """
     text = str(source).strip()
     if not text:
         raise SourceError("No source given: use a camera number such as 0, a video file, a folder, an address or demo.")
-    if text.isdecimal():
-        return _open_camera(int(text))
-    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text):
-        return _open_stream(text)
+    device = re.fullmatch(r"(?:/dev/video)?(\d+)", text, re.ASCII)
+    if device:
+        return _open_camera(int(device[1]))
     if text == "demo":
         return _open_file(demo_clip(), name="the demo clip")
-    path = Path(os.path.expanduser(text))
+    path = local_path(text)
+    if path is None:
+        return _open_stream(text)
     try:
-        return _open_folder(path) if path.is_dir() else _open_file(path, path.name)
+        return _open_folder(path) if path.is_dir() else _open_file(path, printable(path.name))
     except OSError as error:  # not allowed, too long a name
-        raise SourceError(f"{text[:200]}: cannot be opened ({error.strerror}).") from None
+        raise SourceError(f"{without_password(text)[:200]}: cannot be opened ({error.strerror}).") from None
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise SourceError(f"{without_password(text)[:200]!r}: is no name of a file ({error}).") from None
 
 
 def without_password(source: str | int | Path) -> str:
-    """The source's name for people: an address without its user and password."""
-    return re.sub(r"(?<=://)[^/@]*@", "", str(source).strip())
+    """The source's name for people: an address without its user, its password and its query.
+
+    A password may hold any character: all before the last @ goes, and everything when an @ follows a question mark.
+    What has no scheme (`rtsp://`) is an address, too, when it looks like one and is no file.
+    """
+    text = printable(str(source).strip())
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text)
+    if not scheme and (not re.search(r":.*@|\?.*=", text) or _exists(text)):
+        return text
+    start = scheme[0] if scheme else ""
+    address, _, query = text[len(start) :].partition("?")
+    return start + ("…" if "@" in query else address.rpartition("@")[2])
 
 
-def _open_camera(index: int) -> Source:
-    capture = cv2.VideoCapture(min(index, LARGEST_CAMERA))
-    if not capture.isOpened():
-        capture.release()
-        raise SourceError(_no_camera(index))
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # old pictures are worthless
-    return Source(
-        f"camera {index}",
-        _read_live(capture, f"camera {index}", _no_camera(index)),
-        capture.release,
-        frame_rate(capture),
-        is_live=True,
-    )
+def _exists(text: str) -> bool:
+    with suppress(OSError, ValueError):
+        return Path(text).expanduser().exists()
+    return False
 
 
-def _no_camera(index: int) -> str:
-    if sys.platform == "linux" and not Path(f"/dev/video{index}").exists():
-        return (
-            f"No camera {index} on the computer where Python runs. Plug one in, try another "
-            "number, or use a video file or the demo clip."
-        )
-    return (
-        f"Camera {index} gives no picture. Close other programs that use it (video calls, another "
-        "notebook), allow Python to use the camera, or try another number."
-    )
+def _open_camera(number: int) -> Source:
+    return _live_source(Camera(number, f"camera {number}"))
 
 
 def _open_stream(address: str) -> Source:
-    limit_ms = int(STALL_S * 1000)
-    capture = cv2.VideoCapture(
-        address,
-        cv2.CAP_FFMPEG,
-        [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit_ms],
-    )
-    name = without_password(address)
-    nothing = f"{name} gives no video. Check the address, the network and that the camera is on."
-    if not capture.isOpened():
-        capture.release()
-        raise SourceError(nothing)
-    if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:  # a film that lies on a server, not a camera
-        return Source(name, video_frames(capture), capture.release, frame_rate(capture), _count(capture))
+    stream = Camera(address, without_password(address))
+    count = _frame_count(stream.capture)
+    if count is None:
+        return _live_source(stream)
+    skipped: Skipped = []  # a video that lies on a server, not a camera
+    frames = _naming_damage(lambda damaged: video_frames(stream.capture, damaged), skipped)
+    return Source(stream.name, frames, stream.close, skipped=skipped, **_header(stream.capture))
+
+
+def _live_source(camera: Camera) -> Source:
     return Source(
-        name,
-        _read_live(capture, name, nothing),
-        capture.release,
-        frame_rate(capture),
+        camera.name,
+        camera.frames(),
+        camera.close,
+        fps=frame_rate(camera.capture),
         is_live=True,
+        skipped=camera.gaps,
+        stopping=camera.stopping,
     )
 
 
 def _open_file(path: Path, name: str) -> Source:
     if not path.exists():
-        raise SourceError(f"{path}: no such file or folder. Check the spelling; a camera is a number, such as 0.")
-    capture = cv2.VideoCapture(str(path))
-    fps, count = frame_rate(capture), _count(capture)
+        raise SourceError(
+            f"{without_password(path)}: no such file or folder. Check the spelling; a camera is a number, such as 0."
+        )
+    capture = open_video(path)
+    header = _header(capture)
     capture.release()
-    frames = read_frames(path)
-    return Source(name, frames, frames.close, fps, count)
+    skipped: Skipped = []
+    frames = _naming_damage(lambda damaged: read_frames(path, damaged), skipped)
+    return Source(name, frames, frames.close, skipped=skipped, **header)
+
+
+def _naming_damage(read: Callable[[list[int]], Frames], skipped: Skipped) -> Frames:
+    damaged: list[int] = []
+    with closing(read(damaged)) as frames:
+        for item in frames:
+            skipped += [(f"frame {number}", "cannot be decoded") for number in damaged[len(skipped) :]]
+            yield item
+
+
+def _header(capture: cv2.VideoCapture) -> dict:
+    """What a video's header tells: fps, count, told_s (None where its rate or count cannot be)."""
+    fps, count = frame_rate(capture), _frame_count(capture)
+    credible = count and fps == capture.get(cv2.CAP_PROP_FPS)
+    return {"fps": fps, "count": count, "told_s": count / fps if credible else None}
+
+
+def _frame_count(capture: cv2.VideoCapture) -> int | None:
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(count) if 0 < count < 1e8 else None
 
 
 def _open_folder(folder: Path) -> Source:
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    entries = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted((path for path in entries if not path.name.startswith(".")), key=natural_key)
     if not paths:
-        raise SourceError(f"{folder}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-    skipped = []
-    frames = _read_images(paths, skipped)
-    return Source(f"{folder.name}/", frames, frames.close, DEFAULT_FPS, len(paths), skipped=skipped)
+        raise SourceError(f"{printable(folder)}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    return _ImageFolder(folder, paths)
 
 
-def _read_images(paths: list[Path], skipped: list[tuple[Path, str]]) -> Iterator[tuple[np.ndarray, float]]:
-    for number, path in enumerate(paths):
-        try:
-            yield read_image(path), number / DEFAULT_FPS
-        except DataError as error:
-            skipped.append((path, str(error)))
+class _ImageFolder(Source):
+    """Images as the frames of one video, or as photographs that have nothing to do with each other."""
+
+    def __init__(self, folder: Path, paths: list[Path]):
+        photographs = not _are_frames_of_one_video(paths)
+        fps, skipped = _PHOTOGRAPHS_FPS if photographs else DEFAULT_FPS, []
+        frames = self._read(paths, fps, skipped)
+        name = f"{printable(folder.resolve().name)}/"
+        super().__init__(
+            name, frames, frames.close, fps=fps, count=len(paths), is_photographs=photographs, skipped=skipped
+        )
+
+    def _read(self, paths: list[Path], fps: float, skipped: Skipped) -> Iterator[tuple[Path, np.ndarray, float]]:
+        for number, path in enumerate(paths):
+            try:
+                yield path, read_image(path), number / fps
+            except DataError as error:
+                skipped.append((printable(path.name), str(error)))
+
+    def _take(self) -> tuple[np.ndarray, float] | None:
+        item = super()._take()
+        if item is None:
+            return None
+        self.photograph = printable(item[0].name) if self.is_photographs else ""
+        return item[1:]
 
 
-def _read_live(capture: cv2.VideoCapture, name: str, nothing: str) -> Iterator[tuple[np.ndarray, float]]:
-    """Frames with the time since the first; ends only by an error: `nothing` before the first
-    frame, then how it ended.
+def _are_frames_of_one_video(paths: list[Path]) -> bool:
+    """Whether the names differ in one number only, with few gaps, and first and last image have the same size.
+
+    paths: in their natural order.
     """
-    start = None
-    while True:
-        asked = time.monotonic()
-        ok, frame = capture.read()
-        now = time.monotonic()
-        if not ok and start is None:
-            raise SourceError(nothing)
-        if not ok and now - asked > 0.9 * STALL_S:
-            raise SourceError(f"{name} stalled: no picture for {now - asked:.0f} s. Check the camera and the network.")
-        if not ok:
-            raise SourceError(
-                f"{name} stopped delivering pictures: unplugged, switched off, or taken by another program?"
-            )
-        start = now if start is None else start
-        yield frame, now - start
-
-
-def _count(capture: cv2.VideoCapture) -> int | None:
-    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return int(count) if 0 < count < 1e8 else None
+    parts = [re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem) for path in paths]
+    if len(paths) < 2 or not all(parts) or len({(part[1], part[3]) for part in parts}) > 1:
+        return False
+    numbers = [int(part[2]) for part in parts]
+    step = math.gcd(*np.diff(numbers).tolist()) or 1  # every second or fifth frame of a video is one, too
+    if len(paths) < _NUMBERED_SHARE * ((numbers[-1] - numbers[0]) / step + 1):
+        return False
+    sizes = {size for path in paths[:: max(1, len(paths) // 8)] if (size := image_size(path))}
+    return len(sizes) <= 1

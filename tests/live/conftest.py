@@ -12,8 +12,17 @@ from helpers.action import classifier as action_classifier
 from helpers.action.clips import ClipSpec
 from helpers.emotion import classifier as emotion_classifier
 from helpers.emotion.faces import FaceFinder, FaceSpec
+from helpers.live import cameras
 
 FPS = 25
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch):
+    """A camera that is gone is given up at once, not after ten seconds."""
+    monkeypatch.setattr(cameras, "RECONNECT_S", 0.4)
+    monkeypatch.setattr(cameras, "_RETRY_S", 0.02)
+    monkeypatch.setattr(cameras, "_FIRST_FRAME_S", 0.2)
 
 
 @pytest.fixture

@@ -82,13 +82,16 @@ class _MjpegHandler(http.server.BaseHTTPRequestHandler):
 
     def _stream(self):
         kind = self.path.strip("/")
+        if kind in ("gone", "stall") and kind in self.server.visited:
+            return self.send_error(404)
+        self.server.visited.add(kind)
         if kind == "silent":
             return self._until_the_viewer_leaves()
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
         for number in itertools.count():
-            if number == 20 and kind == "gone":
+            if number == 20 and kind in ("gone", "drops"):
                 return None
             if number == 20 and kind == "stall":
                 return self._until_the_viewer_leaves()
@@ -112,10 +115,11 @@ def ip_camera():
     """A network camera (MJPEG over HTTP) at `camera.address`; `camera.viewers`: open connections.
 
     /endless shows pictures until the viewer leaves, /resize too, of changing size; /gone hangs up after 20; /stall
-    shows 20 and then nothing, without hanging up; /silent never answers.
+    shows 20 and then nothing, without hanging up; both refuse a second visit. /drops hangs up after 20, every time;
+    /silent never answers.
     """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _MjpegHandler)
-    server.daemon_threads, server.viewers = True, 0
+    server.daemon_threads, server.viewers, server.visited = True, 0, set()
     server.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -133,6 +137,8 @@ class _RtspHandler(socketserver.StreamRequestHandler):
     SDP = "v=0\r\nm=video 0 RTP/AVP 26\r\na=control:track\r\na=framerate:25\r\n"
 
     def handle(self):
+        if self.server.shown:
+            return
         try:
             while request := self.rfile.readline().decode():
                 headers = {}
@@ -152,6 +158,7 @@ class _RtspHandler(socketserver.StreamRequestHandler):
         body = self.SDP if method == "DESCRIBE" else ""
         self.wfile.write(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n{more}\r\n{body}".encode())
         if method == "PLAY":
+            self.server.shown = True
             for picture in range(30):
                 self._send(picture)
                 time.sleep(0.02)
@@ -168,10 +175,10 @@ class _RtspHandler(socketserver.StreamRequestHandler):
 
 @contextmanager
 def rtsp_camera():
-    """The address of a camera that shows 30 pictures by RTSP and hangs up."""
+    """The address of a camera that shows 30 pictures by RTSP and is gone."""
     socketserver.ThreadingTCPServer.allow_reuse_address = True
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _RtspHandler) as server:
-        server.daemon_threads = True
+        server.daemon_threads, server.shown = True, False
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield f"rtsp://user:secret@127.0.0.1:{server.server_address[1]}/live"

@@ -35,9 +35,9 @@ from live_tools import (
 
 from helpers import errors as errors_module
 from helpers.data.paths import REPOSITORY
+from helpers.live import cameras, sources
 from helpers.live import pipeline as pipeline_module
 from helpers.live import run as live_run
-from helpers.live import sources
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def camera_that_shows_nothing(place: Place) -> str:
 
     real = cv2.VideoCapture
     place.monkeypatch.setattr(cv2, "VideoCapture", lambda *a: Nothing() if a[0] == 86 else real(*a))
-    place.monkeypatch.setattr(sources, "sys", SimpleNamespace(platform="win32"))
+    place.monkeypatch.setattr(cameras, "sys", SimpleNamespace(platform="win32"))
     return "86"
 
 
@@ -166,7 +166,7 @@ SOURCES = [
     ("mp4 cut off", lambda p: cut_off(p, "mp4v", "c.mp4"), "failed", "no frame can be decoded", 0),
     ("header tells too much", lambda p: avi_that_tells(p, 500), "stopped", "50 of 500 frames", 50),
     ("header tells too little", lambda p: avi_that_tells(p, 10), "stopped", "The end of lies.avi", 50),
-    ("any image", images_of_every_kind, "stopped", "The end of", 7),
+    ("any image", images_of_every_kind, "stopped", "The end of", 6),
 ]
 
 

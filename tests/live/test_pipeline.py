@@ -58,6 +58,20 @@ def test_a_face_number_is_not_used_again_after_a_cut(time_s, why, portrait, find
     assert pipeline.step(frame, 0.0).faces[0].face_id == 1, "another video"
 
 
+def test_a_photograph_has_an_answer_of_its_own(models, portrait):
+    """Its small faces are found at once; nothing is remembered from the last one."""
+    pipeline = Pipeline.load(*models)
+    image = cv2.resize(scene(portrait, (20, 60), (380, 60)), (1920, 1080))
+    image[:200, 900:1100] = cv2.resize(portrait, (200, 200))
+    for name in ("one.jpg", "two.jpg"):
+        result = pipeline.photograph(image, name, waited_ms=5.0)
+        assert (result.photograph, result.time_s, result.action) == (name, None, UNSURE)
+        assert len(result.faces) == 3 and {face.face_id for face in result.faces} == {None}
+        assert all(face.emotion in pipeline.emotion.labels for face in result.faces)
+    assert result.frame_index == 1 and result.latency_ms > 5
+    assert pipeline.photograph(image[:, :300].copy(), "none.jpg").faces == ()
+
+
 def streamed_and_whole(folder: Path, video: Path) -> tuple[np.ndarray, np.ndarray]:
     """The pipeline's answers frame by frame, and the joined Keras network's for these windows."""
 
