@@ -15,10 +15,14 @@ import argparse
 import csv
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import nullcontext
+from typing import TextIO
 
 from helpers.action.classifier import DEFAULT_ACTION
+from helpers.console import run_command
 from helpers.data.files import printable
+from helpers.data.folders import Skipped
+from helpers.data.outputs import written
 from helpers.emotion.classifier import DEFAULT_EMOTION
 from helpers.errors import DataError
 from helpers.evaluate.metrics import format_table, metrics_line, summarise
@@ -26,15 +30,13 @@ from helpers.evaluate.predict import evaluate_action, evaluate_emotion
 from helpers.predictions import Predictions
 
 
-def write_csv(path: Path | str, predictions: Predictions) -> None:
+def write_csv(file: TextIO, predictions: Predictions) -> None:
     """One row per file: `file,label,predicted,confidence` and a column `p_<class>` per class."""
-    columns = [f"p_{name}" for name in predictions.classes]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "label", "predicted", "confidence", *columns])
-        names = zip(predictions.files, predictions.labels, predictions.predicted, strict=True)
-        for name, row in zip(names, predictions.probabilities, strict=True):
-            writer.writerow([*name, f"{row.max():.6f}", *(f"{value:.6f}" for value in row)])
+    writer = csv.writer(file)
+    writer.writerow(["file", "label", "predicted", "confidence", *(f"p_{name}" for name in predictions.classes)])
+    names = zip(predictions.files, predictions.labels, predictions.predicted, strict=True)
+    for name, row in zip(names, predictions.probabilities, strict=True):
+        writer.writerow([*name, f"{row.max():.6f}", *(f"{value:.6f}" for value in row)])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,31 +58,37 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 when model or source cannot be used."""
-    options, rejection = _parse(arguments), None
+    """Run the command line; returns the exit code: 0, 1 when a video was scored although frames of it could not be
+    decoded, 2 when the model, the source or the csv cannot be used."""
+    options = _parse(arguments)
+    # Claimed before the work, which may take an hour; it takes the place of an older file when all rows are in it.
+    csv_file = written(options.csv, options.source, options.model) if options.csv else nullcontext()
     try:
-        # Said before the work, which may take an hour.
-        if options.csv and not Path(options.csv).absolute().parent.is_dir():
-            raise DataError(f"{options.csv}: its folder does not exist; create it first")
-        if options.task == "action":
-            predictions, rejection, skipped = evaluate_action(options.source, options.model, options.reject)
-        else:
-            predictions, skipped = evaluate_emotion(options.source, options.model, options.detect)
-        for item in skipped:
-            name = printable(item.path)
-            print(f"skipped {name}: {item.reason.removeprefix(f'{name}: ')}", file=sys.stderr)
-        metrics = summarise(predictions, len(skipped))
-        print(metrics_line(metrics))
-        if rejection:
-            print(rejection.line())
-        print(format_table(metrics))
-        if options.csv:
-            write_csv(options.csv, predictions)
+        with csv_file as file:
+            if options.task == "action":
+                found = evaluate_action(options.source, options.model, options.reject)
+            else:
+                found = evaluate_emotion(options.source, options.model, options.detect)
+            _name("skipped", found.skipped)
+            _name("incomplete", found.incomplete)
+            metrics = summarise(found.predictions, len(found.skipped))
+            print(metrics_line(metrics))
+            if found.rejection:
+                print(found.rejection.line())
+            print(format_table(metrics))
+            if file:
+                write_csv(file, found.predictions)
     except (DataError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
+    return 1 if found.incomplete else 0
+
+
+def _name(what: str, files: Sequence[Skipped]) -> None:
+    for item in files:
+        name = printable(item.path)
+        print(f"{what} {name}: {item.reason.removeprefix(f'{name}: ')}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,28 +46,41 @@ class Rejection:
         )
 
 
-def evaluate_action(
-    source: Path | str, model: Path | str, reject: bool = False
-) -> tuple[Predictions, Rejection | None, list[Skipped]]:
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model made of a folder: of each file that could be used its answer, and what was left out.
+
+    incomplete: the videos that were scored although frames of them could not be decoded.
+    """
+
+    predictions: Predictions
+    skipped: list[Skipped]
+    incomplete: list[Skipped] = field(default_factory=list)
+    rejection: Rejection | None = None
+
+
+def evaluate_action(source: Path | str, model: Path | str, reject: bool = False) -> Evaluation:
     """Score an action model on class folders (or zips) of videos.
 
     The predictions hold a row for each clip that shows an action: the mean over its half-overlapping windows. Clips in
-    a class folder `none` count in the rejection alone, which is measured when `reject` is true. The last value tells
-    what was left out. Raises DataError when the model or the source cannot be used, and when a class folder's name is
-    none of the model's labels.
+    a class folder `none` count in the rejection alone, which is measured when `reject` is true. Raises DataError when
+    the model or the source cannot be used, and when a class folder's name is none of the model's labels.
     """
     classifier = ActionClassifier.load(model)
     samples, skipped = _labelled_samples(source, (*classifier.labels, NONE), VIDEO_SUFFIXES)
     if not reject:
         samples = [sample for sample in samples if sample.label != NONE]
-    rows, shown, used = [], [], []
+    rows, shown, used, incomplete = [], [], [], []
     for sample in _progress(samples):
+        damaged: list[int] = []
         try:
-            features, times = _encode_video(sample.path, classifier)
+            features, times = _encode_video(sample.path, classifier, damaged)
         except DataError as error:
             skipped.append(Skipped(sample.path, str(error)))
             continue
         used.append(sample)
+        if damaged:
+            incomplete.append(Skipped(sample.path, f"frames that cannot be decoded: {', '.join(map(str, damaged))}"))
         rows.append(classifier.classify(windows(features, classifier.spec)).mean(axis=0))
         if reject:
             shown.append(_longest_shown(features, times, classifier))
@@ -76,13 +89,13 @@ def evaluate_action(
         [used[index] for index in known], classifier.labels, [rows[index] for index in known]
     )
     rejection = _rejection([sample.label for sample in used], shown) if reject else None
-    return replace(predictions, groups=()), rejection, skipped
+    return Evaluation(replace(predictions, groups=()), skipped, incomplete, rejection)
 
 
-def _encode_video(path: Path, classifier: ActionClassifier) -> tuple[np.ndarray, list[float]]:
+def _encode_video(path: Path, classifier: ActionClassifier, damaged: list[int]) -> tuple[np.ndarray, list[float]]:
     """(features (n, F) of the time steps, their n times and the last frame's, in seconds)."""
     sampler, steps, times, time_s = FrameSampler(classifier.spec), [], [], 0.0
-    for frame, time_s in read_frames(path):
+    for frame, time_s in read_frames(path, damaged):
         step = sampler.push(frame, time_s)
         if step is not None:
             steps.append(step)
@@ -115,17 +128,17 @@ def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False) -> tuple[Predictions, list[Skipped]]:
+def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False) -> Evaluation:
     """Score an emotion model on class folders (or zips) of images.
 
     detect: the images are full photos in which the face is found first (the largest one when there
     are several); without it they are already cut to the face, as in FER-2013.
-    Returns the predictions and what was left out; raises as `evaluate_action` does.
+    Raises as `evaluate_action` does.
     """
     classifier = EmotionClassifier.load(model, strict=True)  # an assumed order of labels gives a wrong figure
     samples, left_out = _labelled_samples(source, classifier.labels, IMAGE_SUFFIXES)
     predictions, skipped = predict_emotions(samples, classifier, detect)
-    return replace(predictions, groups=()), left_out + skipped
+    return Evaluation(replace(predictions, groups=()), left_out + skipped)
 
 
 def predict_emotions(

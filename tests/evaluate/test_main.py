@@ -101,7 +101,7 @@ def run(capfd, *arguments) -> tuple[int, list[str], list[str]]:
     return (
         code,
         out.splitlines(),
-        [line for line in err.splitlines() if line.startswith(("skipped", "error"))],
+        [line for line in err.splitlines() if line.startswith(("skipped", "incomplete", "error"))],
     )
 
 
@@ -149,12 +149,13 @@ def test_emotion_scores_what_it_can_and_names_the_rest(capfd, tmp_path, faces, e
 
 
 def test_emotion_uses_the_deployed_classifier_and_preprocessing(faces, emotion_model):
-    predictions, skipped = predict.evaluate_emotion(faces, emotion_model)
+    found = predict.evaluate_emotion(faces, emotion_model)
+    predictions = found.predictions
     classifier, finder = EmotionClassifier.load(emotion_model), FaceFinder()
     crops = [classifier.preprocessor.from_thumbnail(read_image(faces / name), finder) for name in predictions.files]
     expected = classifier.predict(classifier.preprocessor.normalise(np.array(crops)))
     np.testing.assert_allclose(predictions.probabilities, expected, atol=1e-5)
-    assert predictions.classes == EMOTIONS and len(skipped) == 5
+    assert predictions.classes == EMOTIONS and len(found.skipped) == 5
 
 
 def test_detection_takes_the_largest_face_and_names_photos_without_one(capfd, tmp_path, photo, emotion_model):
@@ -169,7 +170,7 @@ def test_detection_takes_the_largest_face_and_names_photos_without_one(capfd, tm
     code, out, err = run(capfd, "emotion", tmp_path / "photos", "--model", emotion_model, "--detect")
     assert code == 0 and out[0].endswith("n=2 skipped=1")
     assert len(err) == 1 and "wall.png: no face" in err[0]
-    predictions, _ = predict.evaluate_emotion(tmp_path / "photos", emotion_model, detect=True)
+    predictions = predict.evaluate_emotion(tmp_path / "photos", emotion_model, detect=True).predictions
     np.testing.assert_allclose(
         predictions.probabilities[0],
         predictions.probabilities[1],
@@ -217,7 +218,7 @@ def test_action_scores_what_it_can_and_names_the_rest(capfd, tmp_path, videos, a
 
 
 def test_action_averages_half_overlapping_windows(videos, action_model):
-    predictions, _, _ = predict.evaluate_action(videos, action_model)
+    predictions = predict.evaluate_action(videos, action_model).predictions
     classifier = ActionClassifier.load(action_model)
     features = classifier.encode(video_steps(videos / "bend" / "long.avi", classifier.spec))
     assert len(features) == 40  # 5 s with 8 steps a second
@@ -344,9 +345,45 @@ def test_a_model_that_gives_no_numbers_is_named_as_such(capfd, tmp_path, faces):
     assert code == 2 and out == [] and "not finite" in err[-1]
 
 
-def test_a_csv_that_cannot_be_written_is_told_before_the_work(capfd, tmp_path, faces, emotion_model):
-    code, out, err = run(capfd, "emotion", faces, "--model", emotion_model, "--csv", tmp_path / "no" / "out.csv")
-    assert code == 2 and out == [] and "out.csv" in err[0]
+@pytest.mark.parametrize(
+    "csv_file, reason",
+    [
+        ("faces/happy/good.png", "an image of the source"),
+        ("linked.csv", "a hard link to one"),
+        ("faces", "a folder"),
+        ("model/config.json", "a file of the model"),
+    ],
+)
+def test_a_csv_that_would_destroy_something_is_refused_before_the_work(
+    capfd, tmp_path, faces, emotion_model, csv_file, reason
+):
+    model = tmp_path / "model"
+    shutil.copytree(emotion_model, model)
+    (tmp_path / "linked.csv").hardlink_to(faces / "happy" / "good.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, out, err = run(capfd, "emotion", faces, "--model", model, "--csv", tmp_path / csv_file)
+    assert code == 2 and out == [] and len(err) == 1 and csv_file in err[0], reason
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_yesterdays_csv_stays_when_there_is_nothing_to_score(capfd, tmp_path, emotion_model):
+    (tmp_path / "out.csv").write_text("yesterday")
+    (tmp_path / "faces" / "happy").mkdir(parents=True)
+    (tmp_path / "faces" / "happy" / "text.png").write_text("not an image")
+    code, _, _ = run(capfd, "emotion", tmp_path / "faces", "--model", emotion_model, "--csv", tmp_path / "out.csv")
+    assert code == 2 and (tmp_path / "out.csv").read_text() == "yesterday"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces", "out.csv"]
+
+
+def test_a_video_with_a_damaged_frame_is_named_and_ends_with_1(capfd, tmp_path, action_model):
+    path = write_video(tmp_path / "videos" / "bend" / "hole.avi", frames=40)
+    content = bytearray(path.read_bytes())
+    starts = [place for place in range(len(content) - 1) if content[place : place + 3] == b"\xff\xd8\xff"]
+    content[starts[17] : starts[17] + 600] = bytes(600)  # of Motion JPEG every frame begins so
+    path.write_bytes(content)
+    code, out, err = run(capfd, "action", tmp_path / "videos", "--model", action_model)
+    assert code == 1 and out[0].endswith("n=1 skipped=0")
+    assert len(err) == 1 and err[0].startswith("incomplete") and "hole.avi" in err[0] and "17" in err[0]
 
 
 @pytest.mark.parametrize("arguments", [[], ["gesture", "folder"], ["action"], ["action", "folder", "--detect"]])
