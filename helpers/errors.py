@@ -16,4 +16,4 @@ class OutputError(DataError):
 
 
 class SourceError(DataError):
-    """A camera, file or stream that gives no (more) pictures. The message says what to do."""
+    """A camera, file or stream that gives no frame, or no more. The message says what to do."""

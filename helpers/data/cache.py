@@ -9,6 +9,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
@@ -73,7 +74,11 @@ def cached_array(ignore: tuple[str, ...] = ()) -> Callable[[Callable[..., np.nda
             if array is None:
                 array = function(*args, **kwargs)
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-                with whole_file(path) as part, part.open("wb") as file:
+                with (
+                    suppress(OSError),
+                    whole_file(path) as part,
+                    part.open("wb") as file,
+                ):  # a full disk: made, not kept
                     np.savez(file, array=array)
             return array
 

@@ -138,7 +138,7 @@ def list_samples(
         raise DataError(f"{printable(left_out[0].path)}: {left_out[0].reason}. Mend it or move it away.")
     if skipped is not None:
         skipped.extend(left_out)
-    groups = read_groups(root) if grouped else None
+    groups = _read_groups(root) if grouped else None
     return [_sample(path, groups) for path in files]
 
 
@@ -167,7 +167,7 @@ def _sample(path: Path, groups: Mapping[tuple[str, str], str] | None) -> Sample:
     return Sample(path, label, groups[label, path.name])
 
 
-def read_groups(root: Path) -> dict[tuple[str, str], str] | None:
+def _read_groups(root: Path) -> dict[tuple[str, str], str] | None:
     """`root/groups.csv` as {(label, file name): group}, None when there is no such file.
 
     Raises DataError naming the line when a column or cell is missing, when a row names a file that is not there, and

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import stat
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +58,6 @@ def huge_shape() -> bytes:
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 9999), }"
     header += b" " * (63 - (len(header) + 10) % 64) + b"\n"
     file = io.BytesIO()
-    import zipfile
-
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("array.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     return file.getvalue()
@@ -88,6 +88,19 @@ def test_a_damaged_entry_is_made_anew(tmp_path, damage, reason):
     assert np.array_equal(_made("abc", Spec(3), {}), whole) and len(calls) == 2, reason
     _made("abc", Spec(3), {})
     assert len(calls) == 2 and entry(tmp_path).read_bytes() == data, "and kept again"
+
+
+def test_on_a_full_disk_the_array_is_made_and_not_kept(tmp_path):
+    """A file that may not grow beyond 1 kB stands for the disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        assert _made("abc", Spec(5000), {}).shape == (5000, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in (tmp_path / "repository").rglob("*") if path.is_file()]
+    _made("abc", Spec(5000), {})
+    assert len(calls) == 2 and entry(tmp_path).stat().st_size > 20_000
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows keeps a user's folders private by itself")

@@ -24,11 +24,11 @@ def test_duplicates_are_found_by_pixels(tmp_path):
 
 
 def test_a_copy_is_found_that_was_saved_anew_cut_and_mirrored(tmp_path):
-    """Smooth random pictures; one is mirrored, cut by 2 of 48 pixels, resized and saved as JPEG."""
+    """Smooth random images; one is mirrored, cut by 2 of 48 pixels, resized and saved as JPEG."""
     rng, train = np.random.default_rng(5), []
     for number in range(6):
-        picture = cv2.resize(rng.integers(0, 255, (6, 6, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+        image = cv2.resize(rng.integers(0, 255, (6, 6, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
         train.append(Sample(tmp_path / f"{number}.png", "a", str(number)))
     other = cv2.resize(rng.integers(0, 255, (6, 6, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
     copy = cv2.resize(cv2.imread(str(train[3].path))[1:-1, ::-1][:, 1:-1], (64, 64))

@@ -20,6 +20,9 @@ def test_read_manifest(tmp_path):
     path.write_text(",".join(header) + "\n" + ",".join(["x"] * len(header)) + "\n")
     with pytest.raises(DataError, match="manifest.*whole number"):
         fer2013.read_manifest(path)
+    path.write_text(",".join(header) + "\n" + ",".join(map(str, unvoted[:4])) + "\n")
+    with pytest.raises(DataError, match="manifest.*line 2 has 4 cells"):
+        fer2013.read_manifest(path)
     for broken in ("file,label\n", ""):
         path.write_text(broken)
         with pytest.raises(DataError, match="manifest.*must have"):
