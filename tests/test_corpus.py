@@ -25,7 +25,7 @@ import pytest
 from helpers.data.videos import write_video
 from helpers.synthetic.faces import render_expression
 from helpers.synthetic.scenes import render_action
-from tests.data.builders import BAD_NAME, png_header, with_durations
+from tests.data.builders import BAD_NAME, damage_frame, png_header, with_durations
 
 RUNNER = """
 import importlib, io, json, signal, sys, traceback
@@ -184,6 +184,10 @@ def damaged_zip(root: Path) -> list[str]:
     return evaluate("emotion", root / "set.zip")
 
 
+def badly_named_video(root: Path) -> list[str]:
+    return live(clip(root / "a.avi").rename(root / BAD_NAME))
+
+
 def unix_socket(root: Path) -> list[str]:
     here = os.getcwd()
     os.chdir(root)  # the name of a socket must be short
@@ -213,6 +217,10 @@ def browser_recording(root: Path) -> list[str]:
     )
 
 
+def hole(root: Path) -> list[str]:
+    return live(damage_frame(clip(root / "hole.avi"), 5))
+
+
 ROWS = [
     Row(
         bad_videos,
@@ -237,6 +245,8 @@ ROWS = [
     Row(zip_of_zips, 2, ("more than 5 zips",), "zips without end"),
     Row(zip_bomb, 2, (r"set\.zip: .*150,000,000",), "a zip that fills the disk"),
     Row(damaged_zip, 2, (r"set\.zip: not a usable zip",), "damage inside LZMA"),
+    Row(badly_named_video, 2, (r"error: .*caf.xe9\.avi: .*UTF-8",), "OpenCV ends the process on such a name"),
+    Row(lambda root: live(pipe(root / "camera")), 2, ("error: .*camera.*regular",), "a pipe waits"),
     Row(lambda root: live("/dev/zero"), 2, ("error: .*zero.*regular",), "a device without end"),
     Row(unix_socket, 2, ("error: .*camera.*regular",), "a socket"),
     Row(lambda root: live(empty(root / "a.mp4")), 2, (r"error: .*a\.mp4",), "a copy that never started"),
@@ -246,6 +256,7 @@ ROWS = [
     Row(folder_with_a_bomb, 1, (r"1\.png.*more than", r"pipe\.png.*regular"), "an image sequence goes on past a bomb"),
     Row(slow_motion, 0, (), "240.12 frames a second"),
     Row(browser_recording, 0, (), "a variable rate"),
+    Row(hole, 1, (r"frame 5\b|5",), "one frame of twelve cannot be decoded"),
 ]
 
 
