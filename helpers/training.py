@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -38,13 +39,15 @@ def profile() -> str:
 class Run:
     """One finished training: where its files are, how it was configured, how it went.
 
-    history: per epoch lists (loss, accuracy, val_loss, val_accuracy, ...). provenance: when, on what, how long.
+    folder: of a study's row the study's file. history: per epoch lists (loss, accuracy, val_loss, val_accuracy, ...).
+    provenance: when, on what, how long. result: what else the training measured, JSON types.
     """
 
     folder: Path
     config: dict
     history: dict[str, list[float]]
     provenance: dict
+    result: dict = field(default_factory=dict)
 
     def best(self, metric: str = "val_accuracy") -> tuple[int, float]:
         """(epoch counted from 1, value) of the best epoch."""
@@ -53,31 +56,35 @@ class Run:
         return epoch + 1, float(values[epoch])
 
 
-def fit_or_load(name: str, config: dict, train: Callable[[dict, Path], dict], epochs_in_smoke: int = 2) -> Run:
+def fit_or_load(
+    name: str, config: dict, train: Callable[[dict, Path], dict], epochs_in_smoke: int = 2, *, row: str | None = None
+) -> Run:
     """The run `name` (a folder below artifacts/): loaded in the cached profile, trained in the others.
 
     config: everything that decides the result; JSON types only.
     train: called as train(config, folder). It writes its models and predictions into `folder`, keeps its checkpoints
-        in `folder/work`, and returns the history.
+        in `folder/work`, and returns the history; what it measured besides may stand there under "result" (JSON types).
+    row: the run is one of a study: only its record is kept, under this name in artifacts/<name>.json.
 
     "cached" raises DataError when nothing is committed or when `config` is not what the committed run was trained
     with: a stale result is never shown. "full" continues an interrupted training and keeps a finished one whose
-    configuration is the same; delete its folder to train it again. "smoke" trains for `epochs_in_smoke` epochs in a
-    temporary folder.
+    configuration is the same; delete its folder (or the study's row) to train it again. "smoke" trains for
+    `epochs_in_smoke` epochs in a temporary folder.
     """
     config = json.loads(json.dumps(config))
-    folder = ARTIFACTS / name
+    place = ARTIFACTS / name if row is None else ARTIFACTS / f"{name}.json"
     if profile() == "smoke":
-        with tempfile.TemporaryDirectory() as temporary:
-            return _train({**config, "epochs": epochs_in_smoke}, train, Path(temporary) / "run", Path(temporary))
-    if profile() == "full" and not _finished(folder, config):
+        with tempfile.TemporaryDirectory() as work:
+            return _run(Path(work), _train({**config, "epochs": epochs_in_smoke}, train, Path(work)))
+    if profile() == "full" and not _finished(place, row, config):
         key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-        _train(config, train, WORK / f"{name.replace('/', '-')}-{key}", folder)
-    run = load_run(folder)
-    _check_config(folder, run.config, config)
+        slug = "-".join(re.findall(r"[\w.]+", f"{name} {row or ''}"))
+        _keep(place, row, work := WORK / f"{slug}-{key}", _train(config, train, work))
+    run = load_run(place, row)
+    _check_config(place, run.config, config)
     print(
-        f"{name}: {run.provenance['epochs']} epochs, trained {run.provenance['date']} in "
-        f"{run.provenance['minutes']:.1f} min on {run.provenance['machine']}"
+        f"{name if row is None else f'{name}, {row}'}: {run.provenance['epochs']} epochs, trained "
+        f"{run.provenance['date']} in {run.provenance['minutes']:.1f} min on {run.provenance['machine']}"
     )
     return run
 
@@ -123,20 +130,54 @@ def predict_or_load(name: str, predict: Callable[[], Predictions]) -> Prediction
     return Predictions.load(path)
 
 
-def load_run(folder: Path) -> Run:
-    """The run recorded in `folder`/history.json. Raises DataError when it is missing or damaged."""
-    path = Path(folder) / "history.json"
+def load_run(place: Path, row: str | None = None) -> Run:
+    """The run in folder `place`, or a row of the study's file `place`. Raises DataError when missing or damaged."""
+    path = Path(place) / "history.json" if row is None else Path(place)
     try:
-        record = json.loads(path.read_text())
-        return Run(Path(folder), record["config"], record["history"], record["provenance"])
+        content = json.loads(path.read_text())
+        return _run(place, content if row is None else content[row])
     except FileNotFoundError:
         raise DataError(f"{path}: no such run; train it with HAR_PROFILE=full (`make retrain`)") from None
     except (json.JSONDecodeError, KeyError) as error:
-        raise DataError(f"{path}: damaged ({error}); restore it from git or delete the folder and retrain") from error
+        raise DataError(
+            f"{path}: damaged, or without a row ({error}); restore it from git, or train it with HAR_PROFILE=full"
+        ) from error
 
 
-def _finished(folder: Path, config: dict) -> bool:
-    return (folder / "history.json").is_file() and load_run(folder).config == config
+def _run(place: Path, record: dict) -> Run:
+    return Run(Path(place), record["config"], record["history"], record["provenance"], record.get("result", {}))
+
+
+def _finished(place: Path, row: str | None, config: dict) -> bool:
+    path = place / "history.json" if row is None else place
+    if not path.is_file() or (row is not None and row not in json.loads(path.read_text())):
+        return False
+    return load_run(place, row).config == config
+
+
+def _keep(place: Path, row: str | None, work: Path, record: dict) -> None:
+    """A finished training's record, and, when it is no row of a study, the files that it wrote into `work`."""
+    if row is not None:
+        rows = json.loads(place.read_text()) if place.is_file() else {}
+        write_study(place, {**rows, row: record})
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    for path in work.iterdir():
+        if path.is_file():
+            shutil.move(path, place / path.name)
+    (place / "history.json").write_text(_record_text(record) + "\n")
+
+
+def write_study(path: Path, rows: dict[str, dict]) -> None:
+    """A study's file: the record of each of its rows, one line per part of a record."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "{\n" + ",\n".join(f"{json.dumps(row)}: {_record_text(record)}" for row, record in rows.items()) + "\n}\n"
+    )
+
+
+def _record_text(record: dict) -> str:
+    return "{\n" + ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()) + "\n}"
 
 
 def _check_config(folder: Path, recorded: dict, asked: dict) -> None:
@@ -150,10 +191,11 @@ def _check_config(folder: Path, recorded: dict, asked: dict) -> None:
         )
 
 
-def _train(config: dict, train: Callable[[dict, Path], dict], work: Path, folder: Path) -> Run:
-    """Train in `work`; move what it wrote to `folder` only when it is finished."""
+def _train(config: dict, train: Callable[[dict, Path], dict], work: Path) -> dict:
+    """The record of a training in `work`, whose checkpoints are removed when it is finished."""
     work.mkdir(parents=True, exist_ok=True)
     history = train(config, work)
+    result = history.pop("result", {})
     minutes = sum(history.pop("seconds", [])) / 60
     machines = dict.fromkeys(
         line for path in sorted(work.rglob("machines.txt")) for line in path.read_text().splitlines()
@@ -166,12 +208,8 @@ def _train(config: dict, train: Callable[[dict, Path], dict], work: Path, folder
     }
     history = {key: [round(float(v), 6) for v in values] for key, values in history.items()}
     shutil.rmtree(work / "work", ignore_errors=True)
-    (work / "history.json").write_text(json.dumps({"config": config, "provenance": provenance, "history": history}))
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in work.iterdir():
-        if path.is_file():
-            shutil.move(path, folder / path.name)
-    return load_run(folder)
+    record = {"config": config, "provenance": provenance, "history": history}
+    return {**record, "result": json.loads(json.dumps(result))} if result else record
 
 
 def machine() -> str:

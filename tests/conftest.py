@@ -80,7 +80,9 @@ def saved_action(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("action")
     model = join_action_model(_tiny_backbone(), build_action_head(3, 4, features=8, units=4, pooled=True))
     spec = ClipSpec(length=4, window_s=1.0, size=32)
-    save_action(folder, _shake(model), ("bend", "jump", "walk"), spec, threshold=0.6)
+    model = _shake(model)
+    save_action(folder, model, ("bend", "jump", "walk"), spec=spec, threshold=0.6)
+    model.save(folder / "action_model.keras")
     return folder
 
 
@@ -105,9 +107,9 @@ def copy_model(tmp_path, saved_emotion, saved_action):
 def folders(tmp_path, monkeypatch) -> Path:
     """artifacts/ and the place of unfinished trainings, empty."""
     from helpers import training
-    from helpers.action import training as action_training
+    from helpers.action import features as action_features
 
-    for module in (training, action_training):
+    for module in (training, action_features):
         monkeypatch.setattr(module, "ARTIFACTS", tmp_path / "artifacts")
     monkeypatch.setattr(training, "WORK", tmp_path / "work")
     return tmp_path

@@ -121,7 +121,7 @@ def test_the_committed_models_agree_in_every_format(folder):
         classifier = ActionClassifier.load(folder)
         assert isinstance(classifier.encoder, runtime.LiteRT)
         litert = classifier.classify(classifier.encode(inputs[0])[None])
-    np.testing.assert_allclose(litert, reference, atol=1e-3)
+    np.testing.assert_allclose(litert, reference, atol=0.03)  # the action encoder's weights are float16
     assert reference.shape[1] == len(model_files.load_labels(folder / "labels.json"))
 
 

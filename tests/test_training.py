@@ -298,6 +298,33 @@ def test_full_trains_anew_when_the_configuration_changed(folders, monkeypatch):
     assert (run.folder / "model.txt").read_text() == "sgd"
 
 
+def test_the_rows_of_a_study_share_a_readable_file_and_leave_no_other(folders, monkeypatch, capsys):
+    monkeypatch.setenv("HAR_PROFILE", "full")
+    train = Trainer()
+
+    def ablate(config, folder):
+        return {**train(config, folder), "result": {"predicted": ("a", "b")}}
+
+    first = training.fit_or_load("studies/ablation", CONFIG, ablate, row="no mixup, 2 s")
+    second = training.fit_or_load("studies/ablation", {**CONFIG, "optimizer": "sgd"}, ablate, row="sgd")
+    assert first.result == {"predicted": ["a", "b"]} and first.history["val_accuracy"][-1] == 0.4
+    path = folders / "artifacts" / "studies" / "ablation.json"
+    assert [p for p in (folders / "artifacts").rglob("*") if p.is_file()] == [path]
+    assert list(json.loads(path.read_text())) == ["no mixup, 2 s", "sgd"] and path.read_text().count("\n") == 14
+    monkeypatch.setenv("HAR_PROFILE", "cached")
+    capsys.readouterr()
+    assert training.fit_or_load("studies/ablation", CONFIG, ablate, row="no mixup, 2 s") == first
+    assert capsys.readouterr().out.startswith("studies/ablation, no mixup, 2 s: 5 epochs, trained 20")
+    assert training.load_run(path, "sgd") == second and len(train.calls) == 2
+    with pytest.raises(DataError, match="optimizer: recorded 'sgd', asked 'adam'"):
+        training.fit_or_load("studies/ablation", CONFIG, ablate, row="sgd")
+    with pytest.raises(DataError, match="ablation.json: .*without a row .'another'"):
+        training.load_run(path, "another")
+    monkeypatch.setenv("HAR_PROFILE", "full")
+    training.fit_or_load("studies/ablation", CONFIG, ablate, row="sgd")
+    assert len(train.calls) == 3 and training.load_run(path, "no mixup, 2 s") == first, "other rows stay"
+
+
 def test_a_training_that_went_on_elsewhere_names_both_machines(folders, monkeypatch):
     monkeypatch.setenv("HAR_PROFILE", "full")
     names = iter(("16 cores", "2 cores", "2 cores"))

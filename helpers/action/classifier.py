@@ -66,17 +66,19 @@ def _action_halves(folder: Path, file: Path):
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{file}: has no MobileNetV2 in TimeDistributed and LSTM head as models.py builds them"
+            f"{file}: has no TimeDistributed encoder and LSTM head as `join_action_model` builds them"
         ) from error
 
 
-def save_action(folder: Path, model, labels: tuple[str, ...], spec: ClipSpec, threshold: float = 0.5) -> None:
-    """Write action_model.keras and .h5, action_encoder.tflite and action_head.tflite, labels.json and config.json."""
+def save_action(folder: Path, model, labels: tuple[str, ...], *, spec: ClipSpec, threshold: float = 0.5) -> None:
+    """Write a joined model as action_model.h5, action_encoder.tflite (float16 weights) and action_head.tflite, with
+    labels.json and config.json."""
     from helpers.action.model import split_action_model
 
     folder = Path(folder)
-    save_keras(model, folder / "action_model")
-    for half, name in zip(split_action_model(model), ("encoder", "head")):
-        export_litert(half, folder / f"action_{name}.tflite")
+    save_keras(model, folder / "action_model", (".h5",))
+    encoder, head = split_action_model(model)
+    export_litert(encoder, folder / "action_encoder.tflite", "float16")
+    export_litert(head, folder / "action_head.tflite")
     save_labels(folder, labels)
     (folder / "config.json").write_text(json.dumps({"clip": spec.as_dict(), "threshold": threshold}, indent=1) + "\n")

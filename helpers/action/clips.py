@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,10 +24,9 @@ from helpers.action.motion import (
 )
 from helpers.data.videos import read_frames
 
-CHANNELS = ("gated_flow", "flow", "motion", "rgb")
+CHANNELS = ("masked_flow", "flow", "rgb")
 
-
-cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported here, in better words
+cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported by read_frames, in better words
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,17 @@ class ClipSpec:
     """What one clip is.
 
     length: time steps per clip. window_s: seconds that a clip covers, whatever the frame rate of its video.
-    size: side of a time step's picture in pixels.
-    channels: what a time step shows. "gated_flow": speed to the right, speed downwards and how much changed within
-        `lag_s` seconds, the camera's own movement taken out, no speeds where nothing changed, cut to where the picture
-        moves. "flow": the same with all speeds. "motion": three absolute differences of gray frames that are `lag_s`
-        seconds apart, cut likewise. "rgb": the frame itself.
+    size: side of a time step's image in pixels.
+    channels: what a time step shows. "masked_flow": optical flow to the right, downwards, and how much changed within
+        `lag_s` seconds; ego-motion removed, masked where nothing changed (`flow_mask`), cut to the region that moves.
+        "flow": the same without the mask. "rgb": the frame itself.
+    Raises ValueError when a value cannot work.
     """
 
     length: int = 16
     window_s: float = 2.0
     size: int = 96
-    channels: str = "gated_flow"
+    channels: str = "masked_flow"
     lag_s: float = 0.1
 
     def __post_init__(self):
@@ -60,6 +59,7 @@ class ClipSpec:
         return self.window_s / self.length
 
     def as_dict(self) -> dict:
+        """The fields as config.json records them; `ClipSpec(**...)` reads them back."""
         return asdict(self)
 
 
@@ -89,13 +89,16 @@ class Augmentation:
         )
 
     def apply(self, frame: np.ndarray) -> np.ndarray:
-        """The changes of the picture itself, uint8 to uint8; zoom and shift act on the crop (see `FrameSampler`)."""
+        """Mirror and gamma of a uint8 frame; zoom and shift act on the crop (see `FrameSampler`)."""
         if self.mirror:
             frame = cv2.flip(frame, 1)
         if self.gamma != 1.0:
             table = (255 * (np.arange(256) / 255) ** self.gamma).round().astype(np.uint8)
             frame = cv2.LUT(frame, table)
         return frame
+
+
+NO_AUGMENTATION = Augmentation()  # as in evaluation and live
 
 
 def sample_indices(frames: int, length: int) -> np.ndarray:
@@ -110,11 +113,11 @@ def sample_indices(frames: int, length: int) -> np.ndarray:
 class FrameSampler:
     """Turns a stream of frames into a clip's time steps, one every `spec.step_s` seconds of the stream's own time."""
 
-    def __init__(self, spec: ClipSpec, augmentation: Augmentation = Augmentation()):
+    def __init__(self, spec: ClipSpec, augmentation: Augmentation = NO_AUGMENTATION):
         self.spec, self.augmentation = spec, augmentation
         self._next_time: float | None = None
         self._recent: deque[tuple[float, np.ndarray]] = deque()
-        self._focus = MotionRegion()
+        self._region = MotionRegion()
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def push(self, frame: np.ndarray, time_s: float) -> np.ndarray | None:
@@ -129,46 +132,38 @@ class FrameSampler:
             return None
         late = self._next_time is None or time_s - self._next_time > self.spec.step_s
         self._next_time = (time_s if late else self._next_time) + self.spec.step_s
-        return {"rgb": self._picture, "motion": self._motion}.get(self.spec.channels, self._flow_picture)(frame, time_s)
+        return self._rgb_step(frame) if self.spec.channels == "rgb" else self._flow_step(time_s)
 
-    def _picture(self, frame: np.ndarray, time_s: float) -> np.ndarray:
+    def _rgb_step(self, frame: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]
         cut = self._cut(frame, np.array([width / 2, height / 2]), np.array([width, height], float))
         return cv2.cvtColor(cut, cv2.COLOR_BGR2RGB).astype(np.float32) / 127.5 - 1
 
-    def _motion(self, frame: np.ndarray, time_s: float) -> np.ndarray:
-        lags = [self._at(time_s - k * self.spec.lag_s)[1] for k in range(4)]
-        differences = np.dstack([cv2.absdiff(lags[k], lags[k + 1]) for k in range(3)])
-        centre, side = self._focus.update(differences[..., 0], time_s)
-        cut = self._cut(differences, centre, np.array([side, side]))
-        return np.minimum(cut, 2.0) - 1  # a contrast of two local standard deviations is white
-
-    def _flow_picture(self, frame: np.ndarray, time_s: float) -> np.ndarray:
+    def _flow_step(self, time_s: float) -> np.ndarray:
         now, (then_s, then) = self._recent[-1][1], self._at(time_s - FLOW_LAG_S)
         speed = np.zeros((*now.shape, 2), np.float32)
         if then_s < time_s:
-            flow, camera = self._movement(then, now)
-            speed = (flow - ego_motion_flow(camera, now.shape)) / (
-                (time_s - then_s) * now.shape[0]
-            )  # heights per second
+            flow, camera = self._flow_between(then, now)
+            heights = (time_s - then_s) * now.shape[0]
+            speed = (flow - ego_motion_flow(camera, now.shape)) / heights  # frame heights per second
         before = self._at(time_s - self.spec.lag_s)[1]
         if before is not now:
-            before = stabilise(before, self._movement(before, now)[1])
+            before = stabilise(before, self._flow_between(before, now)[1])
         change = cv2.absdiff(now, before)
-        if self.spec.channels == "gated_flow":
+        if self.spec.channels == "masked_flow":
             speed *= flow_mask(change)[..., None]
-        centre, side = self._focus.update(change, time_s)
+        centre, side = self._region.update(change, time_s)
         speed *= now.shape[0] / side  # sides of the square per second: near and far people look alike
         speed /= np.abs(speed) + FLOW_HALF
         cut = self._cut(np.dstack([1.2 * speed, change]), centre, np.array([side, side]))
         return np.clip(cut - np.float32([0, 0, 1]), -1, 1)  # outside the frame nothing moves and nothing changes
 
-    def _movement(self, then: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(flow (H, W, 2) in pixels, what `estimate_ego_motion` makes of it) from one kept frame to another."""
+    def _flow_between(self, then: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(flow (H, W, 2) in pixels, its ego-motion) from one kept frame to another."""
         flow = self._flow.calc(*(np.clip(40 * gray + 128, 0, 255).astype(np.uint8) for gray in (then, now)), None)
         return flow, estimate_ego_motion(flow, now)
 
-    def _cut(self, picture: np.ndarray, centre: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    def _cut(self, image: np.ndarray, centre: np.ndarray, sides: np.ndarray) -> np.ndarray:
         """Region with this centre and these (width, height), changed by the augmentation, as (size, size)."""
         sides = sides * self.augmentation.zoom
         centre = centre + sides * self.augmentation.shift
@@ -180,15 +175,15 @@ class FrameSampler:
             ]
         )
         if scale.min() < 0.5:  # shrink by averaging first, else warping would alias
-            picture = cv2.resize(picture, None, fx=scale[0], fy=scale[1], interpolation=cv2.INTER_AREA)
+            image = cv2.resize(image, None, fx=scale[0], fy=scale[1], interpolation=cv2.INTER_AREA)
             matrix = np.array([[1, 0, matrix[0, 2]], [0, 1, matrix[1, 2]]])
-        return cv2.warpAffine(picture, matrix, (self.spec.size, self.spec.size), flags=cv2.INTER_LINEAR)
+        return cv2.warpAffine(image, matrix, (self.spec.size, self.spec.size), flags=cv2.INTER_LINEAR)
 
     def _remember(self, frame: np.ndarray, time_s: float) -> None:
         """Keep the frame small, gray and with local mean 0 and deviation 1: dark and bright corners look alike."""
         if self._recent and frame_size(frame) != self._recent[-1][1].shape:
             self._recent.clear()
-            self._focus = MotionRegion()
+            self._region = MotionRegion()
         rows, columns = frame_size(frame)
         gray = cv2.cvtColor(cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
         self._recent.append((time_s, normalise_locally(gray)))
@@ -200,15 +195,15 @@ class FrameSampler:
 
 
 def steps_of(
-    frames: Iterable[tuple[np.ndarray, float]], spec: ClipSpec, augmentation: Augmentation = Augmentation()
+    frames: Iterable[tuple[np.ndarray, float]], spec: ClipSpec, augmentation: Augmentation = NO_AUGMENTATION
 ) -> np.ndarray:
-    """float32 (n, size, size, 3): all time steps of a stream of (frame, time)."""
-    stepper = FrameSampler(spec, augmentation)
-    steps = (stepper.push(augmentation.apply(frame), time_s / augmentation.speed) for frame, time_s in frames)
+    """float32 (n, size, size, 3): all time steps of a stream of (uint8 BGR frame, time in seconds)."""
+    sampler = FrameSampler(spec, augmentation)
+    steps = (sampler.push(augmentation.apply(frame), time_s / augmentation.speed) for frame, time_s in frames)
     return np.array([step for step in steps if step is not None], np.float32)
 
 
-def video_steps(path: Path | str, spec: ClipSpec, augmentation: Augmentation = Augmentation()) -> np.ndarray:
+def video_steps(path: Path | str, spec: ClipSpec, augmentation: Augmentation = NO_AUGMENTATION) -> np.ndarray:
     """float32 (n, size, size, 3) in [-1, 1]: all time steps of a video file. Raises VideoError."""
     return steps_of(read_frames(path), spec, augmentation)
 
@@ -223,3 +218,11 @@ def windows(steps: np.ndarray, spec: ClipSpec) -> np.ndarray:
         return steps[sample_indices(len(steps), length)][None]
     starts = np.linspace(0, len(steps) - length, 1 + int(np.ceil((len(steps) - length) / (length / 2))))
     return np.stack([steps[start : start + length] for start in starts.round().astype(int)])
+
+
+def mean_over_windows(classify: Callable, features: np.ndarray, spec: ClipSpec) -> np.ndarray:
+    """float32 (classes,): a video's probabilities, the mean over its windows.
+
+    classify: float32 (k, length, features) to (k, classes). features: (n, features) of all its time steps, n >= 1.
+    """
+    return classify(windows(features.astype(np.float32), spec)).mean(axis=0)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from helpers.action.clips import ClipSpec
-from helpers.action.model import TUNED_FROM, build_backbone, freeze_before, join_for_training
-from helpers.action.training import action_head, augment_steps, clip_steps, synthetic_clips, train_clips
+from helpers.action.batches import augment_flow
+from helpers.action.features import clip_steps, synthetic_clips
+from helpers.action.model import TUNED_FROM, build_action_head, build_backbone, freeze_before, join_for_training
+from helpers.action.recipe import EncoderRecipe
+from helpers.action.training import train_clips
 from helpers.runtime import KerasFunction
 from helpers.synthetic.scenes import ACTIONS, IDLE
 from helpers.training import profile
 
 
-def adapt_batch_normalisation(backbone: keras.Model, pictures: np.ndarray, batches: int = 40, batch: int = 128) -> None:
-    """Let batch normalisation measure its means and variances on int8 pictures (N, S, S, 3) instead of photographs.
+def adapt_batch_normalisation(backbone: keras.Model, images: np.ndarray, batches: int = 40, batch: int = 128) -> None:
+    """Let batch normalisation measure its means and variances on int8 images (N, S, S, 3) instead of photographs.
 
     Adaptive batch normalisation (Li et al., 2016, arXiv:1603.04779): the only thing that is learned is what "usual" is.
     """
@@ -25,44 +28,40 @@ def adapt_batch_normalisation(backbone: keras.Model, pictures: np.ndarray, batch
     for layer in norms:
         layer.momentum, layer.trainable = 0.85, True
     for _ in range(batches):
-        backbone(pictures[rng.integers(len(pictures), size=batch)].astype(np.float32) / 127, training=True)
+        backbone(images[rng.integers(len(images), size=batch)].astype(np.float32) / 127, training=True)
     for layer, momentum in zip(norms, kept, strict=True):
         layer.momentum = momentum
 
 
-def train_encoder(config: dict, work: Path) -> dict[str, list[float]]:
-    """Teach MobileNetV2 to see movement, from drawn people alone; writes encoder.keras into `work`, gives the history.
+def train_encoder(recipe: EncoderRecipe, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
+    """MobileNetV2 for optical flow, from synthetic people alone; (encoder, history). Killed, it goes on from `work`.
 
     ImageNet's weights, then `adapt_batch_normalisation`, then an LSTM head alone (`head_epochs`), then the layers from
     `TUNED_FROM` on together with it, on every `stride`-th step. The head is thrown away. No real video is used,
-    so no later test can have been seen.
-    config: clip, people, stride, head_rate, head_epochs and what `train_clips` needs.
+    so no later test can have been seen. The smoke profile starts from random weights, with two people.
     """
-    smoke = profile() == "smoke"
-    spec, stride = ClipSpec(**config["clip"]), config["stride"]
+    smoke, spec = profile() == "smoke", recipe.clip
     actions = ACTIONS[:3] if smoke else (*ACTIONS, IDLE)
-    drawn = synthetic_clips(range(2 if smoke else config["people"]), actions)
-    steps, targets = clip_steps(drawn, spec), np.array([actions.index(sample.label) for sample in drawn])
-    keras.utils.set_random_seed(config["seed"])
+    videos = synthetic_clips(range(2 if smoke else recipe.people), actions)
+    steps, targets = clip_steps(videos, spec), np.array([actions.index(sample.label) for sample in videos])
+    keras.utils.set_random_seed(recipe.seed)
     backbone = build_backbone(spec.size, None if smoke else "imagenet")
     adapt_batch_normalisation(backbone, np.concatenate(steps[::5]), *(2, 8) if smoke else ())
-    length = max(1, spec.length // stride)
-    head = action_head(config, len(actions), length)
-    run = KerasFunction(backbone)
-    features = [run(clip.astype(np.float32) / 127, batch=64) for clip in steps]
-    first = dict(
-        config, learning_rate=config["head_rate"], epochs=min(config["head_epochs"], config["epochs"]), batch=32
+    head = build_action_head(
+        len(actions), max(1, spec.length // recipe.stride), units=recipe.units, dropout=recipe.dropout
     )
-    train_clips(head, first, [[clip] for clip in features], targets, work / "work" / "head", stride=stride)
+    run = KerasFunction(backbone)
+    features = [[run(clip.astype(np.float32) / 127)] for clip in steps]
+    alone = replace(recipe, learning_rate=recipe.head_rate, epochs=min(recipe.head_epochs, recipe.epochs), batch=32)
+    train_clips(head, alone, features, targets=targets, work=work / "head", stride=recipe.stride)
     freeze_before(backbone, TUNED_FROM)
     history = train_clips(
         join_for_training(backbone, head),
-        config,
+        recipe,
         [[clip] for clip in steps],
-        targets,
-        work / "work" / "encoder",
-        stride=stride,
-        augment=augment_steps,
+        targets=targets,
+        work=work / "encoder",
+        stride=recipe.stride,
+        augment=augment_flow,
     )
-    backbone.save(work / "encoder.keras")
-    return history
+    return backbone, history

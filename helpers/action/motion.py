@@ -9,15 +9,15 @@ WORK_HEIGHT = 96  # frames are reduced to this height before motion is looked fo
 NEIGHBOURHOOD = 41  # pixels of the reduced frame: contrast is brought to 1 within a square of this side
 FLOW_LAG_S = 0.04  # seconds between the frames whose optical flow is taken: a waving hand must not have gone too far
 FLOW_HALF = 0.5  # sides of the square per second that become half of the full scale
-SUPPORT = 0.08  # of the change around a place that lets half of its speed through ("gated_flow")
+SUPPORT = 0.08  # of the change around a place that lets half of its speed through ("masked_flow")
 SMALLEST_HALVED = (960, 1280)  # rows, columns: a frame at least so large is halved before anything looks at it
 
 
 def halve_large(frame: np.ndarray) -> tuple[np.ndarray, int]:
-    """A uint8 picture averaged 2x2 until it is smaller than 960 rows or 1280 columns, and by how much: 1, 2, 4, ...
+    """A uint8 image averaged 2x2 until it is smaller than 960 rows or 1280 columns, and by how much: 1, 2, 4, ...
 
-    4K becomes 960x540, 1280x720 stays. Motion is looked at in 96 rows and faces in 640 columns anyway. Halving (OpenCV's
-    fastest average) first costs a tenth of reducing a 4K frame to 96 rows in one go.
+    4K becomes 960x540, 1280x720 stays. Motion is looked at in 96 rows and faces in 640 columns anyway. Halving first
+    (OpenCV's fastest average) costs a tenth of reducing a 4K frame to 96 rows in one go.
     """
     factor = 1
     while frame.shape[0] >= SMALLEST_HALVED[0] and frame.shape[1] >= SMALLEST_HALVED[1]:
@@ -60,17 +60,17 @@ def ego_motion_flow(camera: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.dstack([right + zoom * x - turn * y, down + zoom * y + turn * x])
 
 
-def stabilise(picture: np.ndarray, camera: np.ndarray) -> np.ndarray:
-    """An older picture float32 (H, W) as the camera would see it after moving so; edges are repeated."""
+def stabilise(image: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """An older image float32 (H, W) as the camera would see it after moving so; edges are repeated."""
     zoom, turn, right, down = camera
-    height, width = picture.shape
+    height, width = image.shape
     moved = np.array(
         [
             [1 + zoom, -turn, right - zoom * width / 2 + turn * height / 2],
             [turn, 1 + zoom, down - zoom * height / 2 - turn * width / 2],
         ]
     )
-    return cv2.warpAffine(picture, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, moved, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
 def estimate_ego_motion(flow: np.ndarray, gray: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def frame_size(frame: np.ndarray) -> tuple[int, int]:
 
 
 class MotionRegion:
-    """A square that follows where the picture moves, from past frames only.
+    """A square that follows where the image moves, from past frames only.
 
     Motion energy fades with a time constant of one second. The square is centred on its mean and its side is 4.5
     of its standard deviations, between 45 % and 130 % of the frame's height; it glides towards its target.
@@ -121,7 +121,7 @@ class MotionRegion:
         self._square: np.ndarray | None = None
 
     def update(self, difference: np.ndarray, time_s: float) -> tuple[np.ndarray, float]:
-        """Centre (x, y) and side of the square in pixels of `difference`, float32 (H, W), the newest frame difference."""
+        """Centre (x, y) and side of the square in pixels, from the newest frame difference, float32 (H, W)."""
         height, width = difference.shape
         if self._energy is None:
             self._energy, self._time = np.zeros_like(difference), time_s

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from helpers.action.classifier import ActionClassifier
-from helpers.action.clips import FrameSampler, windows
+from helpers.action.clips import FrameSampler, mean_over_windows
 from helpers.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
 from helpers.data.videos import read_frames
@@ -81,7 +81,7 @@ def evaluate_action(source: Path | str, model: Path | str, reject: bool = False)
         used.append(sample)
         if damaged:
             incomplete.append(Skipped(sample.path, f"frames that cannot be decoded: {', '.join(map(str, damaged))}"))
-        rows.append(classifier.classify(windows(features, classifier.spec)).mean(axis=0))
+        rows.append(mean_over_windows(classifier.classify, features, classifier.spec))
         if reject:
             shown.append(_longest_shown(features, times, classifier))
     known = [index for index, sample in enumerate(used) if sample.label != NONE]

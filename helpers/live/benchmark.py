@@ -71,7 +71,7 @@ class BaselineLoop:
 
     def __init__(self, action: ActionClassifier, emotion: EmotionClassifier):
         self.action, self.emotion, self.finder = action, emotion, FaceFinder(detect_width=640)
-        self.action_network = load_keras(DEFAULT_ACTION / "action_model.keras")
+        self.action_network = load_keras(DEFAULT_ACTION / "action_model.h5")
         self.emotion_network = load_keras(DEFAULT_EMOTION / "emotion_model.h5")
         self.sampler = FrameSampler(action.spec)
         empty = np.zeros((action.spec.size, action.spec.size, 3), np.float32)

@@ -12,6 +12,8 @@ from helpers.action import rejection
 from helpers.action.clips import ClipSpec, FrameSampler, windows
 from helpers.synthetic import scenes
 
+SPEC = ClipSpec(length=4, size=32)
+
 
 @pytest.mark.parametrize(
     "confidences, false_alarms, expected, reason",
@@ -30,27 +32,35 @@ def test_the_threshold_by_hand(confidences, false_alarms, expected, reason):
     assert (np.array(confidences) >= threshold).mean() <= false_alarms
 
 
-def test_confidence_without_an_action_is_that_of_the_frames_as_the_camera_gives_them():
-    """The same drawn frames, one by one through the stepper of the live system, give the same confidence."""
+@pytest.fixture(scope="module")
+def halves():
+    """(encode, classify) of an untrained network for three actions, 4 steps of 32 pixels."""
     keras.utils.set_random_seed(0)
-    spec = ClipSpec(length=4, size=32)
-    encoder, head = action_model.build_backbone(32, None), action_model.build_action_head(3, 4, units=8)
-    found = rejection.no_action_confidence(head, encoder, spec, range(7, 9))
-    stepper, steps = FrameSampler(spec), []
+    return runtime.KerasFunction(action_model.build_backbone(32, None)), runtime.KerasFunction(
+        action_model.build_action_head(3, 4, units=8)
+    )
+
+
+def test_confidence_is_that_of_the_frames_as_the_camera_gives_them(halves):
+    """The same synthetic frames, one by one through the sampler of the live system, give the same confidence."""
+    encode, classify = halves
+    videos = [rejection.synthetic_video(scenes.IDLE, person) for person in (7, 8)]
+    found = rejection.video_confidences(encode, classify, SPEC, videos=videos)
+    sampler, steps = FrameSampler(SPEC), []
     for index, frame in enumerate(scenes.render_action(scenes.IDLE, 8, size=(120, 160))):
-        step = stepper.push(frame, index / 25)
+        step = sampler.push(frame, index / 25)
         steps += [] if step is None else [step]
-    features = np.asarray(encoder(np.array(steps, np.float32)))
-    expected = np.asarray(head(windows(features, spec))).mean(axis=0).max()
+    expected = classify(windows(encode(np.array(steps)), SPEC)).mean(axis=0).max()
     assert found.shape == (2,) and found[1] == pytest.approx(expected, abs=1e-4) and (found > 1 / 3 - 1e-6).all()
 
 
-def test_each_person_does_one_of_the_unknown_actions_in_turn():
-    keras.utils.set_random_seed(0)
-    spec = ClipSpec(length=4, size=32)
-    encoder, head = action_model.build_backbone(32, None), action_model.build_action_head(3, 4, units=8)
-    found = rejection.no_action_confidence(head, encoder, spec, range(7, 10), ("hug", scenes.IDLE))
-    films = [rejection.synthetic_video(action, person) for action, person in (("hug", 7), (scenes.IDLE, 8), ("hug", 9))]
-    assert len(films[0]) == 100 and films[0][25][1] == 1.0, "two people take four seconds"
-    run = runtime.KerasFunction
-    assert found == pytest.approx(rejection.video_confidences(run(encoder), run(head), spec, films), abs=1e-6)
+def test_the_strictest_rule_decides_and_each_person_does_one_of_its_actions_in_turn(halves):
+    rules, people = [(0.0, (scenes.IDLE,)), (0.4, ("hug", scenes.IDLE))], range(7, 10)
+    threshold = rejection.fit_rejection(*halves, SPEC, rules=rules, people=people)
+    turns = [[(scenes.IDLE, person) for person in people], [("hug", 7), (scenes.IDLE, 8), ("hug", 9)]]
+    thresholds = []
+    for (allowed, _), turn in zip(rules, turns, strict=True):
+        videos = [rejection.synthetic_video(action, person) for action, person in turn]
+        thresholds.append(rejection.fit_threshold(rejection.video_confidences(*halves, SPEC, videos=videos), allowed))
+    assert threshold == max(thresholds)
+    assert len(videos[0]) == 100 and videos[0][25][1] == 1.0, "two people take four seconds"

@@ -52,7 +52,7 @@ def action_model(tmp_path_factory) -> Path:
     features = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, strides=4, activation="relu")(picture))
     model = join_action_model(keras.Model(picture, features), build_action_head(3, STEPS, features=8, units=4))
     folder = tmp_path_factory.mktemp("action")
-    save_action(folder, model, CLASSES, ClipSpec(length=STEPS, window_s=1.0, size=32))
+    save_action(folder, model, CLASSES, spec=ClipSpec(length=STEPS, window_s=1.0, size=32))
     return folder
 
 

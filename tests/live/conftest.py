@@ -94,7 +94,7 @@ def models(tmp_path_factory):
     network = join_action_model(backbone, build_action_head(3, 4, features=32, units=16))
     action, emotion = tmp_path_factory.mktemp("action"), tmp_path_factory.mktemp("emotion")
     spec = ClipSpec(length=4, window_s=0.5, size=64)
-    action_classifier.save_action(action, network, ("run", "sit", "walk"), spec, threshold=0.0)
+    action_classifier.save_action(action, network, ("run", "sit", "walk"), spec=spec, threshold=0.0)
     network = build_mini_xception(7, spec=NetworkSpec(8, (8,), middle=0))
     emotion_classifier.save_emotion(emotion, network, emotion_classifier.FER_ORDER, spec=FaceSpec())
     return action, emotion

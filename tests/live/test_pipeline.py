@@ -73,15 +73,15 @@ def test_a_photograph_has_an_answer_of_its_own(models, portrait):
 
 
 def streamed_and_whole(folder: Path, video: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The pipeline's answers frame by frame, and the joined Keras network's for these windows."""
+    """The pipeline's answers frame by frame, and the joined network's for these windows; both in float32."""
 
-    action = action_classifier.ActionClassifier.load(folder)
+    action = action_classifier.ActionClassifier.load(folder / "action_model.h5")
     pipeline = Pipeline(action, None, None, settings=LiveSettings(smoothing_s=0))
     results = [pipeline.step(frame, time_s) for frame, time_s in read_frames(video)]
     streamed = [result.action_probabilities for result in results if "lstm" in result.stage_ms]
     steps, length = video_steps(video, action.spec), action.spec.length
     windows = np.stack([steps[end - length : end] for end in range(length, len(steps) + 1)])
-    whole = keras_files.load_keras(folder / "action_model.keras").predict(windows, verbose=0)
+    whole = keras_files.load_keras(folder / "action_model.h5").predict(windows, verbose=0)
     return np.array(streamed), whole
 
 
