@@ -217,6 +217,31 @@ def browser_recording(root: Path) -> list[str]:
     )
 
 
+def badly_named_address(root: Path) -> list[str]:
+    return live(f"http://127.0.0.1:9/{BAD_NAME}")
+
+
+def folder_with_a_bad_name(root: Path) -> list[str]:
+    for number in range(3):
+        face(root / f"frames/{number}.png")
+    face(root / "frames/b.png").rename(root / "frames" / BAD_NAME.replace(".avi", ".png"))
+    return live(root / "frames")
+
+
+def output_of_another_disk(root: Path) -> list[str]:
+    return live(clip(root / "a.mp4"), "--output", str(root / BAD_NAME.replace(".avi", ".mp4")))
+
+
+def hole_in_a_class(root: Path) -> list[str]:
+    damage_frame(clip(root / "set/walk/hole.avi"), 5)
+    return evaluate("action", root / "set")
+
+
+def classes_of_another_disk(root: Path) -> list[str]:
+    clip(root / "set/walk/a.mp4").parent.rename(root / "set" / BAD_NAME)
+    return evaluate("action", root / "set")
+
+
 def hole(root: Path) -> list[str]:
     return live(damage_frame(clip(root / "hole.avi"), 5))
 
@@ -236,6 +261,9 @@ ROWS = [
         + (r"cut\.jpg: ", r"bomb\.png: more than", r"line\.png: 3850 x 10"),
         "a batch of images goes on past every kind that cannot be read",
     ),
+    Row(hole_in_a_class, 1, (r"n=1 ", r"hole\.avi: .*\b5\b"), "a part of a clip is not scored silently"),
+    Row(classes_of_another_disk, 2, (r"caf.xe9",), "a class folder whose name is not UTF-8"),
+    Row(output_of_another_disk, 0, (), "a recording may have any name"),
     Row(only_bad_images, 2, (r"page\.jpg: ", "error: "), "nothing is left to score"),
     Row(only_bad_videos, 2, (r"page\.mp4: ", "error: "), "nothing is left to score"),
     Row(pixels_as_a_table, 2, (r"error: .*fer2013\.csv.*fer2013\.zip",), "FER-2013 as its authors published it"),
@@ -256,6 +284,8 @@ ROWS = [
     Row(folder_with_a_bomb, 1, (r"1\.png.*more than", r"pipe\.png.*regular"), "an image sequence goes on past a bomb"),
     Row(slow_motion, 0, (), "240.12 frames a second"),
     Row(browser_recording, 0, (), "a variable rate"),
+    Row(badly_named_address, 2, ("error: .*caf.xe9",), "an address is given to OpenCV, too"),
+    Row(folder_with_a_bad_name, 1, (r"caf.xe9\.png.*UTF-8",), "an image sequence with one such name"),
     Row(hole, 1, (r"frame 5\b|5",), "one frame of twelve cannot be decoded"),
 ]
 

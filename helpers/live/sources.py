@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from helpers.data.files import IMAGE_SUFFIXES, natural_key, printable
+from helpers.data.files import IMAGE_SUFFIXES, has_utf8_name, natural_key, printable
 from helpers.data.images import image_size, read_image, why_unusable
 from helpers.data.outputs import local_path
 from helpers.data.videos import FALLBACK_FPS, frame_rate, open_video, read_frames, video_frames
@@ -230,6 +230,8 @@ def _open_camera(number: int) -> Source:
 
 
 def _open_stream(address: str) -> Source:
+    if not has_utf8_name(address):
+        raise SourceError(f"{printable(without_password(address))}: an address has no such characters.")
     stream = Camera(address, without_password(address))
     count = _frame_count(stream.capture)
     if count is None:
