@@ -23,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     is written.
     """
     options = _parser().parse_args(argv)
+    if options.list_cameras:
+        return _list_cameras()
     from helpers.live.pipeline import Pipeline  # not before: --help and a wrong option are answered at once
     from helpers.live.run import run
     from helpers.live.window import has_window
@@ -61,11 +63,22 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if summary.broken or summary.failures else 0
 
 
+def _list_cameras() -> int:
+    from helpers.live.cameras import list_cameras
+
+    for number, description in (cameras := list_cameras()):
+        print(f"{number}: {description}")
+    if not cameras:
+        print("No camera can be opened on this computer now: none is connected, or another program uses it.")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m helpers.live", description="Actions and facial emotions in a video."
     )
     parser.add_argument("--source", help="camera number (default: 0), video file, folder of images, address, or demo")
+    parser.add_argument("--list-cameras", action="store_true", help="print the cameras of this computer and end")
     parser.add_argument("--output", type=Path, metavar="OUT.mp4", help="annotated video")
     parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="timeline, a row per frame and face")
     parser.add_argument("--headless", action="store_true", help="no window (in a window, q ends)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ RECONNECT_S = 10.0  # without a frame: after so long a camera or stream is given
 _READS_BEFORE_REOPENING = 10  # a damaged frame costs one read, a connection that is gone costs all
 _FIRST_FRAME_S = 2.0  # some webcams fail to read until they have warmed up
 _RETRY_S = 0.1  # between two failed reads
+_MOST_LISTED = 10  # numbers that are tried where the system has no list
 _LARGEST_CAMERA = 99  # OpenCV takes larger numbers for the name of a driver
 
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{STALL_S:.0f}")  # webcams on Linux
@@ -110,3 +112,28 @@ class Camera:
         if stalled:
             return f"{self.name} stalled: no frame for {missing_s:.0f} s. Check the camera and the network."
         return f"{self.name} stopped delivering frames: unplugged, switched off, or taken by another program?"
+
+
+def list_cameras() -> list[tuple[int, str]]:
+    """(number, name and size of its frames) of every camera of this computer that can be opened now."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # numbers without a camera are no news
+    if sys.platform == "linux":
+        nodes = (re.fullmatch(r"video(\d+)", path.name) for path in Path("/dev").glob("video*"))
+        numbers = sorted(int(node[1]) for node in nodes if node)
+    else:
+        numbers = range(_MOST_LISTED)
+    found = []
+    for number in numbers:
+        capture = cv2.VideoCapture(number)
+        if capture.isOpened():
+            width, height = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+            found.append((number, f"{_device_name(number)}, {width:.0f}x{height:.0f}"))
+        capture.release()
+    return found
+
+
+def _device_name(number: int) -> str:
+    try:
+        return Path(f"/sys/class/video4linux/video{number}/name").read_text(errors="replace").strip()
+    except OSError:  # not Linux
+        return f"camera {number}"

@@ -90,6 +90,8 @@ class Readout:
 
     def steady(self, result: FrameResult) -> FrameResult:
         """`result` with the numbers to show; `fps` (0.0 until it is known) and `latency_ms` are renewed with it."""
+        if result.time_s is None:  # a photograph: nothing flickers
+            return result
         now = time.perf_counter()
         self._frames.append((now, result.latency_ms))
         while now - self._frames[0][0] > RATE_WINDOW_S and len(self._frames) > 2:
@@ -125,7 +127,8 @@ def _draw_label(image: np.ndarray, face: FaceResult, x: int, top: int, height: i
     """Number, emotion and confidence on a dark plate, kept inside the image."""
     scale, pad = height / 34, height // 4
     known = face.probabilities.size > 0
-    text = f"#{face.face_id}" + (f" {face.emotion} " if known else "")
+    number = "" if face.face_id is None else f"#{face.face_id}"
+    text = number + (f" {face.emotion} " if known else "")
     width = pad + _width(text + "100%" * known, scale) + pad
     x = max(0, min(x, image.shape[1] - width))
     _darken(image, x, top, width, height)

@@ -21,7 +21,7 @@ from helpers.emotion.classifier import EmotionClassifier
 from helpers.errors import OutputError
 from helpers.live.browser import ASK_EVERY_S, BROWSER, BrowserCamera
 from helpers.live.pipeline import Pipeline
-from helpers.live.results import UNSURE, FrameResult
+from helpers.live.results import UNSURE, FaceResult, FrameResult
 from helpers.live.session import LiveSession
 from helpers.live.sources import Source, open_source
 
@@ -290,7 +290,7 @@ class LivePanel(widgets.VBox):
             faces = result.faces if result else ()
             face = max(faces, key=lambda face: face.box[2], default=None)
             emotion_bars = bars(
-                f"Face {face.face_id}: {face.emotion}" if face else f"Face: {UNSURE}",
+                f"{_face_name(face)}: {face.emotion}" if face else f"Face: {UNSURE}",
                 pipeline.emotion.labels,
                 face.probabilities if face else none,
                 EMOTION_COLOUR,
@@ -306,6 +306,10 @@ class LivePanel(widgets.VBox):
         self.status.value = (
             f'<div role="status" style="{mark}">{html.escape(session.status)}</div>'  # text keeps the theme's contrast
         )
+
+
+def _face_name(face: FaceResult) -> str:
+    return "Face" if face.face_id is None else f"Face {face.face_id}"
 
 
 def bars(title: str, labels: tuple[str, ...], probabilities: np.ndarray, colour: str) -> str:

@@ -201,7 +201,7 @@ def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 class TimelineWriter:
     """The timeline as csv (`CSV_COLUMNS`): a row per face, or one with empty face columns; a
-    context manager.
+    context manager. A photograph's frame is its file name; it has no time, its faces have no id.
 
     Rows reach the file at once; it takes its place with the first. path, sources: see `outputs.check_output`.
     Raises OutputError naming the path.
@@ -217,8 +217,8 @@ class TimelineWriter:
 
     def write(self, result: FrameResult) -> None:
         start = (
-            result.frame_index,
-            f"{result.time_s:.3f}",
+            result.photograph or result.frame_index,
+            "" if result.time_s is None else f"{result.time_s:.3f}",
             result.action,
             f"{result.action_confidence:.4f}",
         )

@@ -18,7 +18,7 @@ from helpers.live.overlay import Readout, draw_overlay
 from helpers.live.pipeline import Pipeline
 from helpers.live.recording import Recorder
 from helpers.live.results import FrameResult
-from helpers.live.run import arriving_frames
+from helpers.live.run import answer, arriving_frames
 from helpers.live.sources import DEFAULT_FPS, Source, open_source, without_password
 
 
@@ -168,11 +168,12 @@ class LiveSession:
         self.pipeline.reset()
         job.name, job.fps = source.name, source.fps
         self._say(job, "running", f"Running: {job.name}.")
-        arriving = arriving_frames(source, job.stop, stack)
+        clock = self.pipeline.clock
+        arriving = arriving_frames(source, job.stop, clock, stack)
         for number, (frame, time_s, arrival) in enumerate(arriving if source.is_live else self._in_time(arriving, job)):
             if self._paused.is_set():
                 continue
-            result = self.pipeline.step(frame, time_s, (time.perf_counter() - arrival) * 1e3)
+            result = answer(self.pipeline, source, frame, time_s, (clock() - arrival) * 1e3)
             image = draw_overlay(frame, readout.steady(result), readout.fps, self.mirror)
             self._record(job, image, result)
             if job is self._job:
@@ -201,7 +202,7 @@ class LiveSession:
                 start = time.monotonic() - time_s
             if job.stop.is_set():
                 return
-            yield frame, time_s, time.perf_counter()
+            yield frame, time_s, self.pipeline.clock()
 
 
 class _Job:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from live_tools import count_frames
+from live_tools import count_frames, scene
 
 from helpers.data.paths import REPOSITORY
 from helpers.live import __main__ as live_main
@@ -148,3 +150,41 @@ def test_a_whole_run_loads_neither_keras_nor_the_tools_of_notebooks(tmp_path):
     demo_clip()  # is drawn with matplotlib's photograph, once
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+
+
+def test_without_a_source_camera_0_is_opened_and_named(capsys, monkeypatch):
+    """The first camera of the tests' computer, if it has one, is replaced by one that cannot be opened."""
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *a: real("nothing") if a[0] == 0 else real(*a))
+    assert live_main.main(["--headless"]) == 2
+    output = capsys.readouterr().err
+    assert "opening camera 0" in output and "amera 0" in output.splitlines()[-1]
+
+
+def test_cameras_are_listed(capsys):
+    assert live_main.main(["--list-cameras"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("No camera") or all(
+        re.fullmatch(r"\d+: .+, \d+x\d+", line) for line in output.splitlines()
+    )
+
+
+def test_every_photograph_has_its_answer(models, portrait, tmp_path, capsys):
+    for name in ("anna.png", "ben.png"):
+        cv2.imwrite(str(tmp_path / name), scene(portrait, (20, 60), (380, 60)))
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((100, 100, 3), np.uint8))
+    models = ["--action-model", str(models[0]), "--emotion-model", str(models[1])]
+    outputs = ["--csv", str(tmp_path / "out" / "a.csv"), "--output", str(tmp_path / "out" / "a.mp4")]
+    assert live_main.main(["--headless", "--source", str(tmp_path), *models, *outputs]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("frames=3 ") and [line.split(":")[0] for line in lines[1:]] == [
+        "anna.png",
+        "ben.png",
+        "empty.png",
+    ]
+    assert lines[1].count("%") == 2 and lines[3] == "empty.png: no face"
+    with (tmp_path / "out" / "a.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["anna.png"] * 2 + ["ben.png"] * 2 + ["empty.png"]
+    assert all(row["time_s"] == row["face_id"] == "" for row in rows) and rows[0]["emotion"] and rows[0]["w"]
+    assert count_frames(tmp_path / "out" / "a.mp4") == 3

@@ -52,10 +52,11 @@ def test_frame_without_a_face_has_one_row_with_empty_face_columns(gray_clip, fin
 
 
 def test_two_faces_have_two_rows(portrait, finder, tmp_path):
-    cv2.imwrite(str(tmp_path / "two.png"), scene(portrait, (20, 60), (380, 60)))
+    for number in (1, 2):  # frames of one video
+        cv2.imwrite(str(tmp_path / f"{number}.png"), scene(portrait, (20, 60), (380, 60)))
     live_run.run(tmp_path, pipeline_module.Pipeline(None, None, finder), csv_path=tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
-        assert [row["face_id"] for row in csv.DictReader(file)] == ["1", "2"]
+        assert [row["face_id"] for row in csv.DictReader(file)] == ["1", "2"] * 2
 
 
 def test_source_is_not_overwritten(face_clip):
