@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers.data.videos import write_video
+from helpers.data.videos import read_frames, write_video
 from helpers.synthetic.faces import render_expression
 from helpers.synthetic.scenes import render_action
 from tests.data.builders import BAD_NAME, damage_frame, png_header, with_durations
@@ -49,6 +49,9 @@ for line in sys.stdin:
         stream.flush()
     print(json.dumps([status, *(stream.buffer.getvalue().decode() for stream in streams)]), flush=True)
 """
+
+
+NO_SECRET = r"\A(?![\s\S]*secret)"  # nowhere in what was said
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,13 @@ def hole(root: Path) -> list[str]:
     return live(damage_frame(clip(root / "hole.avi"), 5))
 
 
+def frames_without_zeros(root: Path) -> list[str]:
+    for number in range(1, 13):
+        shade = np.full((48, 64, 3), 20 * number, np.uint8)
+        empty(root / f"frames/{number}.png").write_bytes(cv2.imencode(".png", shade)[1].tobytes())
+    return live(root / "frames", "--output", str(root / "out.mp4"))
+
+
 ROWS = [
     Row(
         bad_videos,
@@ -282,6 +292,10 @@ ROWS = [
     Row(lambda root: live(any_size(root / "a.avi", 1600, 16)), 2, (r"a\.avi: 16 x 1600",), "a tower"),
     Row(lambda root: live(any_size(root / "a.avi", 2, 8000)), 2, (r"a\.avi: 8000 x 2",), "a line"),
     Row(folder_with_a_bomb, 1, (r"1\.png.*more than", r"pipe\.png.*regular"), "an image sequence goes on past a bomb"),
+    Row(lambda root: live("rtsp://me:sec/secret@127.0.0.1:1/x"), 2, (NO_SECRET, "127.0.0.1:1"), "a / in a password"),
+    Row(lambda root: live("me:se@secret@127.0.0.1/x"), 2, (NO_SECRET, "127.0.0.1"), "an address without scheme"),
+    Row(lambda root: live("http://127.0.0.1:1/x?user=me&pwd=secret"), 2, (NO_SECRET, "127.0.0.1:1"), "in a query"),
+    Row(frames_without_zeros, 0, ("frames=12 ",), "1, 2, 10 and not 1, 10, 2"),
     Row(slow_motion, 0, (), "240.12 frames a second"),
     Row(browser_recording, 0, (), "a variable rate"),
     Row(badly_named_address, 2, ("error: .*caf.xe9",), "an address is given to OpenCV, too"),
@@ -333,6 +347,12 @@ def test_the_times_of_a_video_are_its_own(corpus, make, last_s):
     number = next(number for number, row in enumerate(ROWS) if row.make is make)
     rows = (corpus[0] / str(number) / "out.csv").read_text().splitlines()
     assert float(rows[-1].split(",")[1]) == pytest.approx(last_s, abs=0.01)
+
+
+def test_frames_are_recorded_in_the_order_of_their_numbers(corpus):
+    number = next(number for number, row in enumerate(ROWS) if row.make is frames_without_zeros)
+    shades = [frame[-20:].mean() for frame, _ in read_frames(corpus[0] / str(number) / "out.mp4")]
+    assert len(shades) == 12 and shades == sorted(shades)
 
 
 def test_a_process_that_dies_fails_its_own_row_alone(tmp_path):

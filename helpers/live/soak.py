@@ -28,7 +28,7 @@ class LoopedCamera:
 
     def __call__(self, name: str) -> Source:
         frames = self._frames()
-        return Source(name, frames, frames.close, self.fps, is_live=True)
+        return Source(name, frames, frames.close, fps=self.fps, is_live=True)
 
     def _frames(self) -> Iterator[tuple[np.ndarray, float]]:
         self.started = time.monotonic()

@@ -39,7 +39,7 @@ def test_figures_fit_together_and_go_through_json():
     assert (measured["frames"], measured["turns"]) == (2 * benchmark.BLOCK, 2), "whole turns only"
     assert measured["baseline_frames"] == 2 * benchmark.BASELINE_FRAMES
     stages = measured["stages"]
-    assert tuple(stages) == benchmark.STAGES
+    assert tuple(stages) == tuple(name for name in benchmark.STAGES if name != "scan"), "frames of 640 need none"
     assert all(stages[name]["calls"] == measured["frames"] for name in ("decode", "clip step", "draw", "jpeg"))
     assert stages["detect"]["calls"] < stages["redetect"]["calls"] < stages["encode"]["calls"] < measured["frames"]
     assert sum(row["share"] for row in stages.values()) == pytest.approx(1, abs=0.01)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-import struct
 import threading
-import zlib
 from pathlib import Path
 
 import cv2
@@ -17,6 +14,7 @@ from live_tools import count_frames, idle_pipeline, live_threads, noise, rtsp_ca
 from helpers import errors
 from helpers.live import cameras, sources
 from helpers.live import run as live_run
+from tests.data.builders import BAD_NAME, damage_frame, png_header
 
 FPS = 25  # of the films in conftest.py
 
@@ -69,16 +67,6 @@ def test_a_video_lasts_as_long_as_its_frame_rate_says(fps, tmp_path):
     with sources.open_source(tmp_path / "any.avi") as source:
         times = [time_s for _, time_s in source]
     assert times == pytest.approx(np.arange(48) / fps, rel=1e-3, abs=1e-3) and source.shortfall == ""
-
-
-def damage_frame(path: Path, number: int) -> Path:
-    """Overwrite one JPEG of an MJPEG AVI."""
-    data = bytearray(path.read_bytes())
-    starts = [match.start() for match in re.finditer(rb"00dc....\xff\xd8", data, re.DOTALL)]
-    size = int.from_bytes(data[starts[number] + 4 : starts[number] + 8], "little")
-    data[starts[number] + 8 : starts[number] + 8 + size] = bytes(size)
-    path.write_bytes(data)
-    return path
 
 
 def test_a_damaged_frame_is_counted_and_named_and_the_video_goes_on(tmp_path):
@@ -156,9 +144,7 @@ def strip(folder: Path, shape) -> Path:
 
 
 def named_in_latin_1(folder: Path) -> Path:
-    path = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.avi")
-    write_video(folder / "plain.avi", noise(3), codec="MJPG").rename(path)
-    return Path(path)
+    return write_video(folder / "plain.avi", noise(3), codec="MJPG").rename(folder / BAD_NAME)
 
 
 @pytest.mark.parametrize(
@@ -181,11 +167,9 @@ def test_what_cannot_be_a_source_is_refused_at_once(make, words, why, tmp_path):
 def test_strange_files_in_a_folder_of_images_are_passed_over(tmp_path):
     images(tmp_path, ["1.png", "2.png"])
     os.mkfifo(tmp_path / "3.png")
-    header = struct.pack(">II5B", 50_000, 50_000, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    (tmp_path / "4.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IEND\xae\x42\x60\x82")
+    (tmp_path / "4.png").write_bytes(png_header(50_000, 50_000))
     cv2.imwrite(str(tmp_path / "5.png"), np.zeros((2, 8000, 3), np.uint8))
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes((tmp_path / "1.png").read_bytes())
+    (tmp_path / BAD_NAME.replace(".avi", ".png")).write_bytes((tmp_path / "1.png").read_bytes())
     with sources.open_source(tmp_path) as source:
         assert len(list(source)) == 2
     assert [what for what, _ in source.skipped] == ["3.png", "4.png", "5.png", "caf\\xe9.png"]
