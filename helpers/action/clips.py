@@ -26,8 +26,6 @@ from helpers.data.videos import read_frames
 
 CHANNELS = ("masked_flow", "flow", "rgb")
 
-cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported by read_frames, in better words
-
 
 @dataclass(frozen=True)
 class ClipSpec:

@@ -21,6 +21,9 @@ _MOST_FAILURES = 50  # frames in a row that cannot be decoded: after so many a v
 _LONGEST_TRIAL_S = 3.0  # or after so long: each may wait for a server
 
 
+cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported here, in better words
+
+
 def open_video(path: Path | str) -> cv2.VideoCapture:
     """An open video file: the only place that gives a file to cv2.VideoCapture. The caller releases it.
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -13,8 +10,7 @@ from helpers.action import clips
 from helpers.action import motion as motion_module
 from helpers.action.clips import Augmentation, ClipSpec, FrameSampler
 from helpers.action.motion import MotionRegion
-from helpers.data import videos
-from helpers.errors import DataError, VideoError
+from helpers.data.videos import read_frames, write_video
 
 FLOW = ClipSpec(length=8, window_s=1.0, size=64, channels="flow")
 MASKED = ClipSpec(length=8, window_s=1.0, size=64, channels="masked_flow")
@@ -36,15 +32,6 @@ def scene(time_s: float, size: tuple[int, int] = (120, 160), seed: int = 0) -> n
 
 def stream(fps: float, seconds: float, **settings) -> list[tuple[np.ndarray, float]]:
     return [(scene(k / fps, **settings), k / fps) for k in range(round(seconds * fps))]
-
-
-def write_video(path: Path, frames: list[np.ndarray], fps: float = 25, codec: str = "MJPG") -> Path:
-    rows, columns = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (columns, rows))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-    return path
 
 
 def mirrored(steps: np.ndarray) -> np.ndarray:
@@ -85,98 +72,12 @@ def test_sampling_nothing_is_refused(frames, length):
         clips.sample_indices(frames, length)
 
 
-# --------------------------------------------------------------------------------------------------- decoding
-
-
-@pytest.mark.parametrize("codec, suffix", [("MJPG", ".avi"), ("mp4v", ".mp4")])
-def test_frames_come_in_order_with_their_times(tmp_path, codec, suffix):
-    written = [np.full((48, 64, 3), 20 * k, np.uint8) for k in range(10)]
-    read = list(videos.read_frames(write_video(tmp_path / f"v{suffix}", written, 20, codec)))
-    assert [round(float(frame.mean()) / 20) for frame, _ in read] == list(range(10))
-    np.testing.assert_allclose([time_s for _, time_s in read], np.arange(10) / 20, atol=1e-6)
-    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame, _ in read)
-
-
-def make_bad_video(path: Path, kind: str) -> Path:
-    if kind == "zero bytes":
-        path.write_bytes(b"")
-    elif kind == "text":
-        path.write_text("not a video\n" * 100)
-    elif kind == "header only":
-        codec = "MJPG" if path.suffix == ".avi" else "mp4v"
-        path.write_bytes(write_video(path, [scene(0)], codec=codec).read_bytes()[:200])
-    elif kind == "folder":
-        path.mkdir()
-    return path
-
-
-@pytest.mark.parametrize("kind", ["zero bytes", "text", "header only", "missing", "folder"])
-@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
-def test_what_is_no_video_is_named(tmp_path, capfd, kind, suffix):
-    path = make_bad_video(tmp_path / f"bad{suffix}", kind)
-    with pytest.raises(VideoError, match=f"bad{suffix}: .+") as error:
-        clips.video_steps(path, FLOW)
-    assert isinstance(error.value, DataError), "callers that skip bad files catch DataError"
-    if kind != "header only":  # there the .avi decoder prints a line that no setting turns off
-        assert capfd.readouterr().err == "", "the decoder's own complaints are not shown"
-
-
-def test_a_cut_off_video_gives_the_frames_that_are_there(tmp_path):
-    path = write_video(tmp_path / "cut.avi", [scene(k / 25) for k in range(40)])
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert 5 < len(list(videos.read_frames(path))) < 40
-
-
 @ALL
 def test_a_one_frame_video_is_one_step_and_one_padded_window(tmp_path, spec):
     steps = clips.video_steps(write_video(tmp_path / "one.avi", [scene(0)]), spec)
     assert steps.shape == (1, 64, 64, 3)
     window = clips.windows(steps, spec)
     assert window.shape == (1, 8, 64, 64, 3) and (window == steps[0]).all()
-
-
-def patched_avi(path: Path, frames: int | None = None, period_us: int | None = None, rate: tuple | None = None) -> Path:
-    """An .avi of 12 frames at 25 a second whose header says something else."""
-    data = bytearray(write_video(path, [scene(k / 25) for k in range(12)]).read_bytes())
-    main, strh = data.index(b"avih") + 8, data.index(b"strh") + 8
-    if period_us is not None:
-        struct.pack_into("<I", data, main, period_us)
-    if rate is not None:
-        struct.pack_into("<II", data, strh + 20, *rate)  # scale, rate
-    if frames is not None:
-        struct.pack_into("<I", data, main + 16, frames)
-        struct.pack_into("<I", data, strh + 32, frames)
-    path.write_bytes(data)
-    return path
-
-
-@pytest.mark.parametrize("frames", [0, 1, 5, 500, 2**31 - 1])
-def test_the_headers_frame_count_is_not_believed(tmp_path, frames):
-    path = patched_avi(tmp_path / "count.avi", frames=frames)
-    assert len(list(videos.read_frames(path))) == 12
-
-
-@pytest.mark.parametrize(
-    "rate, reason",
-    [
-        ((1, 100_000), "100,000 frames a second"),
-        ((1000, 1), "one frame in 1000 seconds"),
-    ],
-)
-def test_an_impossible_frame_rate_is_replaced(tmp_path, rate, reason):
-    path = patched_avi(tmp_path / "rate.avi", rate=rate)
-    times = [time_s for _, time_s in videos.read_frames(path)]
-    np.testing.assert_allclose(times, np.arange(12) / videos.FALLBACK_FPS, err_msg=reason)
-
-
-def test_a_reader_that_is_left_early_closes_its_file(tmp_path):
-    path = write_video(tmp_path / "v.avi", [scene(k / 25) for k in range(12)])
-    reader = videos.read_frames(path)
-    next(reader)
-    reader.close()
-    descriptors = Path("/proc/self/fd")
-    if descriptors.is_dir():
-        assert str(path) not in [str(link.resolve()) for link in descriptors.iterdir()]
 
 
 # --------------------------------------------------------------------------------------------------- time
@@ -228,7 +129,7 @@ def test_a_stream_gives_the_steps_of_the_file(tmp_path, spec):
     last bit of a sum, so flow is equal up to rounding."""
     path = write_video(tmp_path / "v.avi", [frame for frame, _ in stream(25, 2)])
     sampler = FrameSampler(spec)
-    live = [sampler.push(frame, time_s) for frame, time_s in videos.read_frames(path)]
+    live = [sampler.push(frame, time_s) for frame, time_s in read_frames(path)]
     live = [step for step in live if step is not None]
     np.testing.assert_allclose(np.array(live), clips.video_steps(path, spec), atol=1e-5 if spec is FLOW else 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import struct
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers.data import videos
-from helpers.errors import VideoError
+from helpers.errors import DataError, VideoError
 from tests.data.builders import BAD_NAME, damage_frame, with_durations
 
 GRAY = [np.full((48, 64, 3), level, np.uint8) for level in range(40, 240, 5)]
@@ -20,6 +21,86 @@ GRAY = [np.full((48, 64, 3), level, np.uint8) for level in range(40, 240, 5)]
 
 def times_of(path: Path) -> list[float]:
     return [time_s for _, time_s in videos.read_frames(path)]
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_frames_come_in_order_with_their_times(tmp_path, suffix):
+    written = [np.full((48, 64, 3), 20 * k, np.uint8) for k in range(10)]
+    read = list(videos.read_frames(videos.write_video(tmp_path / f"v{suffix}", written, 20)))
+    assert [round(float(frame.mean()) / 20) for frame, _ in read] == list(range(10))
+    np.testing.assert_allclose([time_s for _, time_s in read], np.arange(10) / 20, atol=1e-6)
+    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame, _ in read)
+
+
+def make_bad_video(path: Path, kind: str) -> Path:
+    if kind == "zero bytes":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not a video\n" * 100)
+    elif kind == "header only":
+        path.write_bytes(videos.write_video(path, GRAY[:1]).read_bytes()[:200])
+    elif kind == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zero bytes", "text", "header only", "missing", "folder"])
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_what_is_no_video_is_named(tmp_path, capfd, kind, suffix):
+    path = make_bad_video(tmp_path / f"bad{suffix}", kind)
+    with pytest.raises(VideoError, match=f"bad{suffix}: .+") as error:
+        next(videos.read_frames(path))
+    assert isinstance(error.value, DataError), "callers that skip bad files catch DataError"
+    if kind != "header only":  # there the .avi decoder prints a line that no setting turns off
+        assert capfd.readouterr().err == "", "the decoder's own complaints are not shown"
+
+
+def test_a_cut_off_video_gives_the_frames_that_are_there(tmp_path):
+    path = videos.write_video(tmp_path / "cut.avi", GRAY * 2)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 5 < len(list(videos.read_frames(path))) < 80
+
+
+def patched_avi(path: Path, frames: int | None = None, rate: tuple[int, int] | None = None) -> Path:
+    """An .avi of 12 frames at 25 a second whose header says something else."""
+    data = bytearray(videos.write_video(path, GRAY[:12]).read_bytes())
+    main, strh = data.index(b"avih") + 8, data.index(b"strh") + 8
+    if rate is not None:
+        struct.pack_into("<II", data, strh + 20, *rate)  # scale, rate
+    if frames is not None:
+        struct.pack_into("<I", data, main + 16, frames)
+        struct.pack_into("<I", data, strh + 32, frames)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("frames", [0, 1, 5, 500, 2**31 - 1])
+def test_the_headers_frame_count_is_not_believed(tmp_path, frames):
+    path = patched_avi(tmp_path / "count.avi", frames=frames)
+    assert len(list(videos.read_frames(path))) == 12
+
+
+@pytest.mark.parametrize(
+    "rate, reason",
+    [
+        ((1, 100_000), "100,000 frames a second"),
+        ((1000, 1), "one frame in 1000 seconds"),
+    ],
+)
+def test_an_impossible_frame_rate_is_replaced(tmp_path, rate, reason):
+    path = patched_avi(tmp_path / "rate.avi", rate=rate)
+    times = [time_s for _, time_s in videos.read_frames(path)]
+    np.testing.assert_allclose(times, np.arange(12) / videos.FALLBACK_FPS, err_msg=reason)
+
+
+def test_a_reader_that_is_left_early_closes_its_file(tmp_path):
+    path = videos.write_video(tmp_path / "v.avi", GRAY[:12])
+    reader = videos.read_frames(path)
+    next(reader)
+    reader.close()
+    descriptors = Path("/proc/self/fd")
+    if descriptors.is_dir():
+        assert str(path) not in [str(link.resolve()) for link in descriptors.iterdir()]
 
 
 @pytest.mark.parametrize(
