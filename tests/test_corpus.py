@@ -76,7 +76,7 @@ class Answer:
 
 
 def walk(seconds: float = 0.5) -> list[np.ndarray]:
-    return render_action("walk", 3, seconds, (96, 128))
+    return render_action("walk", 3, seconds, size=(96, 128))
 
 
 def face(path: Path) -> Path:

@@ -109,6 +109,7 @@ def list_samples(
     source: Path | str,
     suffixes: Iterable[str] = VIDEO_SUFFIXES | IMAGE_SUFFIXES,
     skipped: list[Skipped] | None = None,
+    *,
     grouped: bool = True,
 ) -> list[Sample]:
     """The labelled files of `source` (any layout of `class_folders`), sorted by label and name.

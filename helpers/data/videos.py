@@ -115,7 +115,7 @@ def frame_rate(capture: cv2.VideoCapture) -> float:
     return rate if 1 <= rate <= FASTEST_FPS else FALLBACK_FPS
 
 
-def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float = 25, codec: str | None = None) -> Path:
+def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float = 25, *, codec: str | None = None) -> Path:
     """Write uint8 BGR (H, W, 3) frames of one size to `path`, all of them or no file; returns the path.
 
     It is written beside its place, read back, and renamed: OpenCV does not tell when a disk is full. codec: a FourCC

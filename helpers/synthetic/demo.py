@@ -110,7 +110,7 @@ def render_demo(seconds: float | None = None) -> Iterator[np.ndarray]:
         t = k / DEMO_FPS
         pose, camera, expression = _demo_moment(t)
         head = _PhotoHead(expression, pose.tilt)
-        image = paint_scene(replace(appearance, camera=camera), [(pose, appearance.body)], t, _DEMO_SIZE, head)
+        image = paint_scene(replace(appearance, camera=camera), [(pose, appearance.body)], t, _DEMO_SIZE, head=head)
         yield expose(image, appearance, grain)
 
 

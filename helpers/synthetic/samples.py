@@ -41,7 +41,7 @@ def write_action_samples(
         for seed in people:
             path = folder / action / f"person{seed:03d}.mp4"
             if not _is_video(path):
-                write_video(path, render_action(action, seed, seconds, size, fps), fps)
+                write_video(path, render_action(action, seed, seconds, size=size, fps=fps), fps)
     with whole_file(folder / GROUPS_FILE) as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("label", "file", "group"))

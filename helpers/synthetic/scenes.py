@@ -137,6 +137,7 @@ class Appearance:
 
 
 def sample_appearance(seed: int, size: tuple[int, int]) -> Appearance:
+    """The appearance of this seed, for frames of `size` (height, width)."""
     rng = np.random.default_rng((seed, 1))
     body, camera, heading = _sample_body(rng), _sample_camera(rng), _sample_heading(rng)
     light = rng.choice(
@@ -153,19 +154,24 @@ def sample_appearance(seed: int, size: tuple[int, int]) -> Appearance:
     )
     noise = rng.normal(0, rng.uniform(0.5, 8), (size[0] + 24, size[1] + 24, 3)).round().astype(np.int16)
     return Appearance(
-        body,
-        camera,
-        heading,
-        rng.uniform(0.1, 0.6),
-        np.array([np.cos(angle), np.sin(angle)]),
-        _sample_room(rng, size),
-        tones,
-        noise,
-        rng.uniform(0.4, 1.4) * blurred,
-        rng.uniform(0.002, 0.02) * shaky,
-        (_colour(rng), rng.uniform(0.03, 0.1), rng.uniform(0.1, 0.9), rng.uniform(-0.2, 0.2)) if busy else None,
-        _sample_furniture(np.random.default_rng((seed, 6))),
+        body=body,
+        camera=camera,
+        heading=heading,
+        elbow=rng.uniform(0.1, 0.6),
+        sun=np.array([np.cos(angle), np.sin(angle)]),
+        room=_sample_room(rng, size),
+        tones=tones,
+        noise=noise,
+        softness=rng.uniform(0.4, 1.4) * blurred,
+        shake=rng.uniform(0.002, 0.02) * shaky,
+        distractor=_sample_distractor(rng) if busy else None,
+        furniture=_sample_furniture(np.random.default_rng((seed, 6))),
     )
+
+
+def _sample_distractor(rng: np.random.Generator) -> tuple:
+    """A disc that moves through the room."""
+    return _colour(rng), rng.uniform(0.03, 0.1), rng.uniform(0.1, 0.9), rng.uniform(-0.2, 0.2)
 
 
 def _sample_furniture(rng: np.random.Generator) -> tuple | None:
@@ -206,6 +212,7 @@ def render_action(
     action: str,
     seed: int,
     seconds: float = 2.5,
+    *,
     size: tuple[int, int] = (240, 320),
     fps: float = 25,
 ) -> list[np.ndarray]:
@@ -248,6 +255,7 @@ def render_couple(
     action: str,
     seed: int,
     seconds: float = 4.0,
+    *,
     size: tuple[int, int] = (120, 160),
     fps: float = 25,
 ) -> list[np.ndarray]:
@@ -291,6 +299,7 @@ def paint_scene(
     people: Sequence[tuple[Pose, Body]],
     t: float,
     size: tuple[int, int],
+    *,
     head: Callable = paint_head,
     pan: float = 0.0,
 ) -> np.ndarray:

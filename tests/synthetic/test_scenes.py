@@ -18,7 +18,7 @@ PEOPLE = (3, 11)
 @lru_cache
 def movement(action: str, seed: int) -> float:
     """Mean change between frames 0.2 s apart, after a blur that removes the camera's noise."""
-    frames = scenes.render_action(action, seed, 2.5, (96, 128))
+    frames = scenes.render_action(action, seed, 2.5, size=(96, 128))
     smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(np.float32) for frame in frames[::5]]
     return float(np.mean([np.abs(b - a).mean() for a, b in zip(smooth, smooth[1:], strict=False)]))
 
@@ -43,7 +43,7 @@ def test_another_seed_is_another_person():
     ],
 )
 def test_frames_have_the_asked_shape(seconds, size, fps, count):
-    frames = scenes.render_action("jump", 1, seconds, size, fps)
+    frames = scenes.render_action("jump", 1, seconds, size=size, fps=fps)
     assert len(frames) == count
     assert all(frame.shape == (*size, 3) and frame.dtype == np.uint8 for frame in frames)
 
@@ -98,7 +98,7 @@ def test_half_of_the_cameras_turn_after_those_who_go():
     """The top rows show the wall alone: they stay where they are, but for the camera's shaking, or pass by."""
     turning = 0
     for seed in range(16):
-        frames = scenes.render_action("walk", seed, 2.0, (60, 80))
+        frames = scenes.render_action("walk", seed, 2.0, size=(60, 80))
         rows = [cv2.GaussianBlur(frame, (0, 0), 2)[:5].astype(float) for frame in (frames[0], frames[-1])]
         moved = np.abs(rows[0] - rows[1]).mean() / (np.ptp(rows[0], axis=1).mean() + 3)
         turning += moved > 0.15
@@ -199,7 +199,7 @@ def test_furniture_hides_who_walks_behind_it_and_passes_by_when_the_camera_turns
 
 
 def test_light_reaches_from_very_dark_to_bright():
-    levels = [scenes.render_action("idle", seed, 0.04, (60, 80))[0].mean() for seed in range(60)]
+    levels = [scenes.render_action("idle", seed, 0.04, size=(60, 80))[0].mean() for seed in range(60)]
     assert min(levels) < 25 and max(levels) > 120
 
 
