@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -13,6 +15,14 @@ from helpers.errors import DataError
 
 # Arguments that matter to training only, and a shape that Keras 2 noted without its batch axis.
 _DROPPED = ("_regularizer", "_initializer", "_constraint", "build_config")
+_LONGEST_READ_S = 20  # half a second is usual
+_READ_ALL = """
+import sys, h5py
+def read(_, item):
+    dict(item.attrs), item[()] if isinstance(item, h5py.Dataset) else None
+with h5py.File(sys.argv[1], "r") as file:
+    read("", file), file.visititems(read)
+"""
 _MODELS = {"Functional": "Functional", "Model": "Functional", "Sequential": "Sequential"}
 
 
@@ -28,10 +38,26 @@ def load_keras(path: Path | str):
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such model file")
+    if not zipfile.is_zipfile(path):
+        _check_hdf5(path)
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:
         return _rebuild(path, error)
+
+
+def _check_hdf5(path: Path) -> None:
+    """Read all of an HDF5 file in another process first: a damaged one can keep the HDF5 library busy for ever, or end
+    the process. What that process says in an error is said again, and better, when the file is read here."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _READ_ALL, str(path)], timeout=_LONGEST_READ_S, capture_output=True
+        )
+        if done.returncode >= 0:
+            return
+    except subprocess.TimeoutExpired:
+        pass
+    raise DataError(f"{path}: cannot be read, damaged: the HDF5 library does not come to its end; restore it")
 
 
 def _rebuild(path: Path, error: Exception):

@@ -27,6 +27,11 @@ def locate_model(path: Path | str, *stems: str) -> tuple[Path, Path]:
     found = [file for file in named if file.is_file()] or sorted(
         file for file in path.iterdir() if file.suffix in KERAS_SUFFIXES
     )
+    if not found and (path / "saved_model.pb").is_file():
+        raise DataError(
+            f"{path}: is a TensorFlow SavedModel, which Keras 3 does not load; where it was made, save it as a file: "
+            "tf.keras.models.load_model(FOLDER).save('model.h5')"
+        )
     if not found:
         raise DataError(f"{path}: no model in it; expected {stems[-1]}.keras or .h5, or one .hdf5 file")
     return path, found[0]

@@ -1,9 +1,10 @@
-"""The deployed action model: features of a window to class probabilities."""
+"""The deployed action model: features of a window to class probabilities. Reads models made elsewhere, too."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,62 +13,171 @@ from helpers.action.clips import ClipSpec
 from helpers.data.paths import ARTIFACTS
 from helpers.errors import DataError
 from helpers.keras_files import load_keras, save_keras
-from helpers.model_files import checked_settings, load_labels, locate_model, read_config, save_labels
-from helpers.runtime import KerasFunction, LiteRT, export_litert
+from helpers.model_files import checked_number, checked_settings, load_labels, locate_model, read_config, save_labels
+from helpers.runtime import KerasFunction, LiteRT, as_probabilities, export_litert, kind_of_outputs
 
 DEFAULT_ACTION = ARTIFACTS / "action" / "everyday"
+
+
+# What a step in -1..1 is multiplied by and added to, so that its pixels are in the range that a network wants.
+SCALINGS = {"minus_one_to_one": (1.0, 0.0), "zero_to_one": (0.5, 0.5), "pixels": (127.5, 127.5)}
+_GRAY = np.float32([0.299, 0.587, 0.114])  # of R, G, B (ITU-R BT.601)
 
 
 @dataclass(frozen=True)
 class ActionClassifier:
     """An action model in its two halves, with its labels and what its clips are.
 
-    threshold: smallest confidence at which an action is shown.
+    threshold: smallest confidence at which an action is shown. scaling: the range of the pixels that the encoder takes,
+    a key of `SCALINGS`. outputs: what the head gives, see `kind_of_outputs`.
     """
 
     labels: tuple[str, ...]
     spec: ClipSpec
-    encoder: LiteRT | KerasFunction
+    encoder: LiteRT | KerasFunction | _Unchanged
     head: LiteRT | KerasFunction
     threshold: float = 0.5
+    scaling: str = "minus_one_to_one"
+    outputs: str = "probabilities"
 
     @classmethod
-    def load(cls, path: Path | str = DEFAULT_ACTION) -> ActionClassifier:
-        """From a folder that `save_action` wrote, or one with only a joined .keras or .h5 model. Raises DataError."""
+    def load(cls, path: Path | str = DEFAULT_ACTION, *, scaling: str | None = None) -> ActionClassifier:
+        """From a folder that `save_action` wrote, or from any Keras or LiteRT network of RGB clips and its labels.json.
+
+        A network made elsewhere needs no config.json: length, side and channels of its clips are those of its input.
+        Without "clip" in config.json the clips last two seconds; without `scaling`, "scaling" in config.json and a
+        Rescaling layer pixels are scaled to -1..1; what is assumed is said on stderr. Raises DataError.
+        """
         folder, file = locate_model(path, "action_encoder", "action_model")
-        config = read_config(folder / "config.json")
-        encoder, head = _action_halves(folder, file)
-        labels = load_labels(folder / "labels.json", head.output_shape[-1])
-        spec = checked_settings(folder / "config.json", ClipSpec, config.get("clip"))
-        if encoder.input_shape[1] != spec.size or head.input_shape[1] != spec.length:
-            raise DataError(
-                f"{folder / 'config.json'}: says {spec.length} steps of {spec.size} pixels but the model takes "
-                f"{head.input_shape[1]} of {encoder.input_shape[1]}; use the file saved with this model"
-            )
-        return cls(labels, spec, encoder, head, config.get("threshold", 0.5))
+        settings = folder / "config.json"
+        network = _Network.load(folder, file)
+        config = read_config(settings) if settings.is_file() or network.own else {}
+        labels = load_labels(folder / "labels.json", network.head.output_shape[-1])
+        spec = _clip_spec(settings, config, network)
+        found = cls(
+            labels,
+            spec,
+            network.encoder,
+            network.head,
+            checked_number(settings, config, "threshold", 0.5, low=0, high=1.01),
+            "minus_one_to_one" if network.own else _scaling(settings, config, network, scaling),
+        )
+        if network.own:
+            return found
+        noise = np.random.default_rng(0).uniform(-1, 1, (spec.length, spec.size, spec.size, 3)).astype(np.float32)
+        return replace(found, outputs=kind_of_outputs(network.head(found.encode(noise)[None]), network.model))
 
     def encode(self, steps: np.ndarray) -> np.ndarray:
-        """float32 (N, features) from time steps float32 (N, size, size, 3) in [-1, 1]; each step on its own."""
-        return self.encoder(steps)
+        """float32 (N, features) from time steps float32 (N, size, size, 3) in [-1, 1]; each step on its own.
+
+        A network that can only be run on whole windows has the scaled images themselves as features.
+        """
+        if self.scaling != "minus_one_to_one":
+            factor, offset = SCALINGS[self.scaling]
+            steps = steps * np.float32(factor) + np.float32(offset)
+        return self.encoder(steps @ _GRAY[:, None] if self.encoder.input_shape[-1] == 1 else steps)
 
     def classify(self, features: np.ndarray) -> np.ndarray:
         """float32 (N, classes), rows sum to 1, from the features of clips (N, length, features)."""
-        return self.head(features)
+        return as_probabilities(self.head(features), self.outputs)
 
 
-def _action_halves(folder: Path, file: Path):
-    if file.suffix == ".tflite":
-        return LiteRT(file), LiteRT(folder / "action_head.tflite")
-    from helpers.action.model import split_action_model
+class _Unchanged:
+    """The encoder of a network that does not split: the image itself. input_shape: (None, size, size, channels)."""
 
-    try:
-        return tuple(KerasFunction(half) for half in split_action_model(load_keras(file)))
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
+    def __init__(self, input_shape: tuple[int | None, ...]):
+        self.input_shape = input_shape
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        return steps
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A model file in two halves. own: written by `save_action`. model: the Keras model of one made elsewhere."""
+
+    encoder: LiteRT | KerasFunction | _Unchanged
+    head: LiteRT | KerasFunction
+    own: bool = True
+    model: object = None
+
+    @classmethod
+    def load(cls, folder: Path, file: Path) -> _Network:
+        if file.suffix == ".tflite":
+            if file.stem == "action_encoder":
+                return cls(LiteRT(file), LiteRT(folder / "action_head.tflite"))
+            return cls._whole(file, LiteRT(file), None)
+        from helpers.action import foreign
+        from helpers.action.model import split_action_model
+
+        model = load_keras(file)
+        if {"frame_features", "action_head"} <= {layer.name for layer in model.layers}:
+            return cls(*(KerasFunction(half) for half in split_action_model(model)))
+        halves = foreign.split_by_frame(model) if _check_input(file, model.input_shape, model.output_shape) else None
+        if halves is None:
+            return cls._whole(file, KerasFunction(model), model)
+        return cls(*(KerasFunction(half) for half in halves), own=False, model=model)
+
+    @classmethod
+    def _whole(cls, file: Path, head: LiteRT | KerasFunction, model) -> _Network:
+        _check_input(file, head.input_shape, head.output_shape)
+        print(
+            f"note: {file.name} has no part that looks at one frame at a time, so every step costs a whole window: "
+            "expect few answers a second in the live picture",
+            file=sys.stderr,
+        )
+        return cls(_Unchanged((None, *head.input_shape[2:])), head, own=False, model=model)
+
+
+def _check_input(file: Path, shape, outputs) -> bool:
+    """True when a network takes clips of square images and gives a value per class. Raises DataError."""
+    if not isinstance(shape, tuple) or len(shape) != 5 or None in shape[1:] or shape[2] != shape[3]:
         raise DataError(
-            f"{file}: has no TimeDistributed encoder and LSTM head as `join_action_model` builds them"
-        ) from error
+            f"{file}: not an action model; its input is {shape}, not clips (N, length, side, side, channels) of fixed "
+            "length and side"
+        )
+    if shape[4] not in (1, 3) or not isinstance(outputs, tuple) or len(outputs) != 2:
+        raise DataError(
+            f"{file}: takes {shape[4]} channels and gives {outputs}, not gray or RGB images and (N, classes)"
+        )
+    return True
+
+
+def _clip_spec(path: Path, config: dict, network: _Network) -> ClipSpec:
+    length, size = network.head.input_shape[1], network.encoder.input_shape[1]
+    clip = config.get("clip", {})
+    if network.own or not isinstance(clip, dict):
+        spec = checked_settings(path, ClipSpec, config.get("clip"))
+    else:
+        spec = checked_settings(path, ClipSpec, {"length": length, "size": size, "channels": "rgb", **clip})
+        if "window_s" not in clip:
+            print(
+                f"note: the {length} frames of a clip are taken evenly from {spec.window_s:g} s; if the model was "
+                f'trained on others, write {{"clip": {{"window_s": 3.0}}}} into {path}',
+                file=sys.stderr,
+            )
+    if (spec.length, spec.size) != (length, size):
+        raise DataError(
+            f"{path}: says {spec.length} steps of {spec.size} pixels but the model takes {length} of {size}; use the "
+            "file saved with this model"
+        )
+    return spec
+
+
+def _scaling(path: Path, config: dict, network: _Network, asked: str | None) -> str:
+    from helpers.action import foreign
+
+    value = asked or config.get("scaling") or (network.model and foreign.input_range(network.model))
+    if value is None:
+        print(
+            "note: pixels are scaled to -1..1; if the model was trained on others, write "
+            f'{{"scaling": "zero_to_one"}} (0..1) or "pixels" (0..255) into {path}',
+            file=sys.stderr,
+        )
+        return "minus_one_to_one"
+    if value not in SCALINGS:
+        raise DataError(f"{path}: scaling must be one of {', '.join(SCALINGS)}, not {value!r}; correct it")
+    return value
 
 
 def save_action(folder: Path, model, labels: tuple[str, ...], *, spec: ClipSpec, threshold: float = 0.5) -> None:
