@@ -1,6 +1,6 @@
 """The command line that scores the deployed models on folders of files.
 
-python -m helpers.evaluate action  FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--reject]
+python -m helpers.evaluate action  FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--reject] [--scaling RANGE]
 python -m helpers.evaluate emotion FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--detect]
 
 It prints `accuracy=0.712 macro_f1=0.655 n=1230 skipped=2` and a table: arg-max over all labels, no threshold. Clips in
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TextIO
 
-from helpers.action.classifier import DEFAULT_ACTION
+from helpers.action.classifier import DEFAULT_ACTION, SCALINGS
 from helpers.console import run_command
 from helpers.data.files import printable
 from helpers.data.folders import Skipped
@@ -53,6 +53,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     action.add_argument(
         "--reject", action="store_true", help="also measure what the live system shows, and for clips in none/"
     )
+    action.add_argument(
+        "--scaling", choices=list(SCALINGS), help="range of the pixels that a model made elsewhere takes, default -1..1"
+    )
     emotion.add_argument("--detect", action="store_true", help="find and align the face in a full photo first")
     return parser.parse_args(arguments)
 
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with csv_file as file:
             if options.task == "action":
-                found = evaluate_action(options.source, options.model, options.reject)
+                found = evaluate_action(options.source, options.model, reject=options.reject, scaling=options.scaling)
             else:
                 found = evaluate_emotion(options.source, options.model, options.detect)
             _name("skipped", found.skipped)

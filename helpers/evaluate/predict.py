@@ -59,14 +59,16 @@ class Evaluation:
     rejection: Rejection | None = None
 
 
-def evaluate_action(source: Path | str, model: Path | str, reject: bool = False) -> Evaluation:
+def evaluate_action(
+    source: Path | str, model: Path | str, *, reject: bool = False, scaling: str | None = None
+) -> Evaluation:
     """Score an action model on class folders (or zips) of videos.
 
     The predictions hold a row for each clip that shows an action: the mean over its half-overlapping windows. Clips in
-    a class folder `none` count in the rejection alone, which is measured when `reject` is true. Raises DataError when
-    the model or the source cannot be used, and when a class folder's name is none of the model's labels.
+    a class folder `none` count in the rejection alone, which is measured when `reject` is true. scaling: see
+    `ActionClassifier.load`. Raises DataError when the model or the source cannot be used, and when a class folder's name is none of the model's labels.
     """
-    classifier = ActionClassifier.load(model)
+    classifier = ActionClassifier.load(model, scaling=scaling)
     samples, skipped = _labelled_samples(source, (*classifier.labels, NONE), VIDEO_SUFFIXES)
     if not reject:
         samples = [sample for sample in samples if sample.label != NONE]

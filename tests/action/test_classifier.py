@@ -39,5 +39,5 @@ def test_every_action_file_gives_the_same_answer(copy_model, saved_action, names
 def test_an_emotion_model_is_no_action_model(copy_model, saved_emotion):
     folder = copy_model("action", "labels.json", "config.json")
     shutil.copy(saved_emotion / "emotion_model.keras", folder / "action_model.keras")
-    with pytest.raises(DataError, match=r"action_model\.keras: has no TimeDistributed encoder"):
+    with pytest.raises(DataError, match=r"action_model\.keras: not an action model"):
         ActionClassifier.load(folder)
