@@ -108,7 +108,8 @@ def content_key(samples: list) -> str:
     """SHA-256 over the content of the samples' files: a changed, added or removed file never reads an old entry."""
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(hashlib.sha256(sample.path.read_bytes()).digest())
+        with sample.path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from helpers.data.files import printable, why_unreadable
 from helpers.errors import DataError
 
 _MOST_PIXELS = 2**27  # 134 million: the largest phone cameras have 108
+_MOST_BYTES = 2**30
 _NARROWEST = 32  # sides of 32:1 show nothing, and resizing them makes sides of no pixel
 
 
@@ -26,6 +27,8 @@ def read_image(path: Path | str) -> np.ndarray:
     path = Path(path)
     if why := why_unreadable(path):
         raise DataError(f"{printable(path)}: cannot be read ({why}).")
+    if path.stat().st_size > _MOST_BYTES:
+        raise DataError(f"{path}: more than {_MOST_BYTES:,} bytes, which no image has.")
     try:
         data = path.read_bytes()  # cv2.imread fails on non-ASCII paths on Windows
     except OSError as error:

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.data import files, folders, images, videos
 from helpers.errors import DataError
-from tests.data.builders import ACTIONS, write_classes, write_clip
+from tests.data.builders import ACTIONS, write_classes
 
 ROUNDS = 150 * int(os.environ.get("HAR_FUZZ", "1"))
 
@@ -23,8 +23,9 @@ def image(suffix: str) -> Callable[[Path], bytes]:
     return lambda root: cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-def clip(suffix: str) -> Callable[[Path], bytes]:
-    return lambda root: write_clip(root / f"whole{suffix}").read_bytes()
+def clip(suffix: str, codec: str | None = None) -> Callable[[Path], bytes]:
+    frames = np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), np.uint8)
+    return lambda root: videos.write_video(root / f"whole{suffix}", frames, codec=codec).read_bytes()
 
 
 def archive(method: int) -> Callable[[Path], bytes]:
@@ -56,7 +57,9 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 KINDS = [
     *((f"a{suffix}", image(suffix), images.read_image) for suffix in (".jpg", ".png", ".bmp", ".webp", ".tiff")),
-    *((f"a{suffix}", clip(suffix), lambda path: list(videos.read_frames(path, []))) for suffix in (".avi", ".mp4")),
+    ("a.avi", clip(".avi"), lambda path: list(videos.read_frames(path, []))),
+    ("a.mp4", clip(".mp4"), lambda path: list(videos.read_frames(path, []))),
+    ("a.webm", clip(".webm", "VP80"), lambda path: list(videos.read_frames(path, []))),
     ("stored.zip", archive(zipfile.ZIP_STORED), folders.list_samples),
     ("deflated.zip", archive(zipfile.ZIP_DEFLATED), folders.list_samples),
     ("bzip2.zip", archive(zipfile.ZIP_BZIP2), folders.list_samples),
@@ -68,7 +71,7 @@ KINDS = [
 @pytest.mark.parametrize("name, make, read", KINDS, ids=[row[0] for row in KINDS])
 def test_damage_of_any_kind(tmp_path, name, make, read):
     whole, path, named = make(tmp_path), tmp_path / name, 0
-    for seed in range(ROUNDS if name.endswith(("jpg", "png", "csv", "avi", "mp4")) else ROUNDS // 3):
+    for seed in range(ROUNDS if name.endswith(("jpg", "png", "csv", "avi", "mp4", "webm")) else ROUNDS // 3):
         path.write_bytes(mutated(whole, np.random.default_rng((7, seed))))
         try:
             read(path)

@@ -108,6 +108,13 @@ def test_the_size_is_known_from_the_header(tmp_path):
     assert images.image_size(tmp_path / "face.png") is None and images.image_size(tmp_path) is None
 
 
+def test_a_file_larger_than_any_image_is_not_read(tmp_path):
+    (tmp_path / "disk.jpg").touch()
+    os.truncate(tmp_path / "disk.jpg", 2**40)  # takes no space: nothing is written
+    with pytest.raises(DataError, match=r"disk\.jpg: more than"):
+        images.read_image(tmp_path / "disk.jpg")
+
+
 def test_pipes_and_names_that_cannot_be_printed(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     name = BAD_NAME.replace(".avi", ".jpg")

@@ -142,13 +142,15 @@ def test_two_people_move_and_return(action):
 def test_pointing_needs_one_person_and_a_hug_two():
     """Two people cover more of the room; in a hug they come together and cover less of its width."""
 
-    def width(action: str, k: int) -> int:
-        room = cv2.GaussianBlur(scenes.render_couple("point", 3)[0], (0, 0), 2).astype(float)
-        frame = cv2.GaussianBlur(scenes.render_couple(action, 3)[k], (0, 0), 2).astype(float)
-        columns = np.flatnonzero((np.abs(frame - room).max(axis=-1) > 25).sum(axis=0) > 10)
+    room = cv2.GaussianBlur(scenes.render_couple("point", 3, 0.04)[0], (0, 0), 2).astype(float)
+    hug = scenes.render_couple("hug", 3)
+
+    def width(image: np.ndarray) -> int:
+        change = np.abs(cv2.GaussianBlur(image, (0, 0), 2).astype(float) - room).max(axis=-1)
+        columns = np.flatnonzero((change > 25).sum(axis=0) > 10)
         return int(np.ptp(columns)) if len(columns) else 0
 
-    apart, together = width("hug", 0), min(width("hug", k) for k in range(25, 75, 5))
+    apart, together = width(hug[0]), min(map(width, hug[25:75:5]))
     assert apart > 40 and together < 0.8 * apart
 
 

@@ -36,12 +36,11 @@ def test_nothing_outside_the_folder_paints():
     assert set(loaded) - inside <= files_only | {"helpers.data", "helpers.errors", "helpers.synthetic"}
 
 
-def test_every_cache_is_named_after_the_version(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "REPOSITORY", tmp_path)
+def test_every_cache_is_named_after_the_version():
     places = [
         samples.cached_action_samples(range(1), ("run",), size=(48, 64)),
         samples.cached_emotion_samples(per_class=1),
         samples.demo_clip(),
     ]
     assert all(synthetic.generator_version() in place.name for place in places)
-    assert {place.parent for place in places} == {tmp_path / ".cache" / "synthetic"}
+    assert {place.parent for place in places} == {cache.cache_folder("synthetic")}
