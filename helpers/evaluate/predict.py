@@ -66,7 +66,8 @@ def evaluate_action(
 
     The predictions hold a row for each clip that shows an action: the mean over its half-overlapping windows. Clips in
     a class folder `none` count in the rejection alone, which is measured when `reject` is true. scaling: see
-    `ActionClassifier.load`. Raises DataError when the model or the source cannot be used, and when a class folder's name is none of the model's labels.
+    `ActionClassifier.load`. Raises DataError when the model or the source cannot be used, and when a class folder's
+    name is none of the model's labels.
     """
     classifier = ActionClassifier.load(model, scaling=scaling)
     samples, skipped = _labelled_samples(source, (*classifier.labels, NONE), VIDEO_SUFFIXES)
