@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from helpers.console import run_command
@@ -22,12 +23,20 @@ def main(argv: list[str] | None = None) -> int:
     written; 2 input or output that cannot be used; 130 ended by Ctrl-C, `kill` or a closed terminal, what came before
     is written.
     """
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
     if options.list_cameras:
         return _list_cameras()
-    from helpers.live.pipeline import Pipeline  # not before: --help and a wrong option are answered at once
-    from helpers.live.run import run
-    from helpers.live.window import has_window
+    if options.record_clips:
+        if not (options.label and options.person):
+            parser.error("--record-clips needs --label and --person")
+        return _answered(_record_clips, options)
+    return _answered(_run, options)
+
+
+def _answered(command: Callable[[argparse.Namespace, str | int, bool], int], options: argparse.Namespace) -> int:
+    """The exit code of a command that needs a source and perhaps a window."""
+    from helpers.live.window import has_window  # not before: --help and a wrong option are answered at once
 
     show = not options.headless
     if show and not has_window():
@@ -36,8 +45,19 @@ def main(argv: list[str] | None = None) -> int:
     if options.source is None:
         print("No --source: opening camera 0. The demo clip is --source demo.", file=sys.stderr)
     try:
+        return command(options, 0 if options.source is None else options.source, show)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace, source: str | int, show: bool) -> int:
+    from helpers.live.pipeline import Pipeline
+    from helpers.live.run import run
+
+    try:
         summary = run(
-            0 if options.source is None else options.source,
+            source,
             lambda: Pipeline.load(options.action_model, options.emotion_model),
             output=options.output,
             csv_path=options.csv,
@@ -45,9 +65,6 @@ def main(argv: list[str] | None = None) -> int:
             show=show,
             progress=True,
         )
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("Ended before the first frame.", file=sys.stderr)
         return 130
@@ -61,6 +78,23 @@ def main(argv: list[str] | None = None) -> int:
     if summary.interrupted:
         return 130
     return 1 if summary.broken or summary.failures else 0
+
+
+def _record_clips(options: argparse.Namespace, source: str | int, show: bool) -> int:
+    from helpers.live.capture import ClipCapture, capture_clips
+
+    capture = ClipCapture(
+        options.record_clips, options.label, options.person, count=options.count, seconds=options.seconds
+    )
+    code = 0
+    try:
+        if ended := capture_clips(source, capture, show=show):
+            print(f"error: {ended}", file=sys.stderr)
+            code = 1
+    except KeyboardInterrupt:
+        code = 130
+    print(f"clips={len(capture.saved)} folder={capture.folder / capture.label}")
+    return code
 
 
 def _list_cameras() -> int:
@@ -85,7 +119,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--action-model", type=Path, metavar="DIR", help="folder or file of an action model")
     parser.add_argument("--emotion-model", type=Path, metavar="DIR", help="folder or file of an emotion model")
+    clips = parser.add_argument_group("record clips to train from, instead")
+    clips.add_argument("--record-clips", type=Path, metavar="DIR", help="folder of the data set; makes DIR/LABEL/*.mp4")
+    clips.add_argument("--label", help="the action that is shown; none for what is none of the actions")
+    clips.add_argument("--person", help="who shows it: the group in groups.csv")
+    clips.add_argument("--count", type=_positive, default=10, metavar="N", help="clips (default: 10)")
+    clips.add_argument("--seconds", type=_seconds, default=3.0, metavar="S", help="of a clip (default: 3)")
     return parser
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.5 <= number <= 60:
+        raise argparse.ArgumentTypeError("must be 0.5 to 60")
+    return number
 
 
 def _positive(text: str) -> int:

@@ -77,6 +77,18 @@ def draw_overlay(frame: np.ndarray, result: FrameResult, fps: float | None = Non
     return image
 
 
+def draw_banner(frame: np.ndarray, text: str, mirror: bool = False) -> np.ndarray:
+    """A new uint8 BGR image: the frame, turned left to right with `mirror`, and a dark bar with `text` at its foot."""
+    image = cv2.flip(frame, 1) if mirror else frame.copy()
+    unit = max(0.75, min(image.shape[:2]) / 480)
+    height, pad, scale = _bar_height(unit), round(10 * unit), 0.9 * unit
+    scale *= min(1.0, max(1, image.shape[1] - 2 * pad) / max(1, _width(text, scale)))
+    top = image.shape[0] - height
+    _darken(image, 0, top, image.shape[1], height)
+    _write(image, text, pad, top, height, scale)
+    return image
+
+
 class Readout:
     """Holds the numbers that a person reads, so that they do not flicker: renewed every 0.3 s of the video's time.
 
