@@ -20,6 +20,7 @@ import numpy as np
 import pandas
 
 from helpers.data.paths import ARTIFACTS, REPOSITORY
+from helpers.distributed import own_folder, own_share
 from helpers.errors import DataError
 from helpers.predictions import Predictions
 
@@ -228,9 +229,11 @@ def fit(
 
     keep_best: end with the weights of the epoch with the best validation accuracy; otherwise with the last epoch's,
         for when the validation data are what is reported.
-    Returns the history of all epochs, also those before a restart, with the seconds that each took.
+    Returns the history of all epochs, also those before a restart, with the seconds that each took. On several devices
+    or machines (see `helpers.distributed`) every batch is shared among them.
     """
     keras.utils.set_random_seed(seed)
+    work = own_folder(work)
     work.mkdir(parents=True, exist_ok=True)
     log, best, last = work / "log.csv", work / "best.weights.h5", work / "last.weights.h5"
     done = _read_log(log)
@@ -242,8 +245,8 @@ def fit(
             training.on_epoch_end()  # to the order and the augmentations of the epoch that comes next
         best_so_far = float(done["val_accuracy"].max()) if "val_accuracy" in done else None
         model.fit(
-            training,
-            validation_data=validation,
+            own_share(training),
+            validation_data=own_share(validation),
             epochs=epochs,
             verbose=0,
             callbacks=[

@@ -20,6 +20,7 @@ LAYERS = {  # rooms and modules of helpers/ by layer; each may import its own la
     "keras_files": 1,
     "model_files": 1,
     "training": 1,
+    "distributed": 1,
     "predictions": 1,
     "smoothing": 1,
     "synthetic": 1,

@@ -1,23 +1,23 @@
-// The page's half of helpers/browser.py: camera -> canvas -> JPEG -> kernel, one picture at a time.
+// The page's half of helpers/live/browser.py: camera -> canvas -> JPEG -> kernel, one frame at a time.
 //
 // kernel -> page: {kind: "start", run}                 who is there?
 //                 {kind: "go", run, page, side, quality}  you: open the camera
-//                 {kind: "ack", run, seq}              picture seq arrived, the next one please
+//                 {kind: "ack", run, seq}              frame seq arrived, the next one please
 //                 {kind: "stop", run, page?}           give the camera back (page: only this one)
 //                 {kind: "ask"}                        who shows the panel?
 // page -> kernel: {kind: "here", run, page}            I am, and the panel can be seen
-//                 {kind: "open", run, page}            permission given, pictures come
+//                 {kind: "open", run, page}            permission given, frames come
 //                 {kind: "frame", run, page, seq, time} + [JPEG]; time: of capture, ms of the page's clock
 //                 {kind: "failed", run, page, name, message}
 //                 {kind: "present", page}              I do; answered from here, for a hidden page's timers are slow
 //                 {kind: "left", page}                 I am being closed
 
 const SILENT_MS = 120000; // a kernel that acknowledges nothing for so long is gone
-const HIDDEN_MS = 1000; // a page that cannot be seen gets no video callbacks: a picture this often
+const HIDDEN_MS = 1000; // a page that cannot be seen gets no video callbacks: a frame this often
 const RATE_MS = 40; // the same in an old browser without video callbacks
 const WORDS = {
   asking: "Your browser asks whether this page may use the camera.",
-  open: "The camera is on; its pictures go to the kernel.",
+  open: "The camera is on; its frames go to the kernel.",
 };
 
 const style = `
@@ -34,7 +34,7 @@ export default () => {
   const tell = (kind, more = {}, buffers = []) => {
     try {
       model.send({ kind, page, ...more }, undefined, buffers);
-    } catch { // the connection is gone, and with it everybody who could look at the pictures
+    } catch { // the connection is gone, and with it everybody who could look at the frames
       stop();
     }
   };
@@ -93,8 +93,8 @@ export default () => {
     send(mine);
   };
 
-  // The time of the next new picture; a page that cannot be seen has no such moment and is served by a timer.
-  const newPicture = (video) => new Promise((resolve) => {
+  // The time of the next new frame; a page that cannot be seen has no such moment and is served by a timer.
+  const newFrame = (video) => new Promise((resolve) => {
     const done = (time) => {
       clearInterval(timer);
       resolve(time);
@@ -102,13 +102,13 @@ export default () => {
     const callbacks = "requestVideoFrameCallback" in video;
     const timer = setInterval(() => (document.hidden || !callbacks) && done(performance.now()),
       callbacks ? HIDDEN_MS : RATE_MS);
-    if (callbacks) video.requestVideoFrameCallback((now, picture) => done(picture.captureTime ?? now));
+    if (callbacks) video.requestVideoFrameCallback((now, frame) => done(frame.captureTime ?? now));
   });
 
   const send = async (mine) => {
     try {
-      let time = await newPicture(mine.video);
-      while (job === mine && !mine.video.videoWidth) time = await newPicture(mine.video);
+      let time = await newFrame(mine.video);
+      while (job === mine && !mine.video.videoWidth) time = await newFrame(mine.video);
       if (job !== mine) return;
       const { video, canvas } = mine;
       const scale = Math.min(1, mine.side / Math.max(video.videoWidth, video.videoHeight));

@@ -18,10 +18,10 @@ from helpers.live.cameras import STALL_S
 from helpers.live.sources import Source
 
 BROWSER = "the browser's camera"
-LARGEST_SIDE = 640  # pixels of what is sent
-QUALITY = 0.8  # of the JPEG, 0..1
-PATIENCE_S = 120.0  # for a person who is asked for permission, or for a cell that keeps the kernel busy
-ANSWER_S = 15.0  # for the page to say that it is there
+_LARGEST_SIDE = 640  # pixels of what is sent
+_QUALITY = 0.8  # of the JPEG, 0..1
+_PATIENCE_S = 120.0  # for a person who is asked for permission, or for a cell that keeps the kernel busy
+_ANSWER_S = 15.0  # for the page to say that it is there
 ASK_EVERY_S = 5.0  # whether a page is still there
 UNANSWERED = 4  # questions in a row, and a page is gone: after 20 to 25 s
 _AGAIN = "Then press Start again."
@@ -30,7 +30,7 @@ PROBLEMS = {  # names of DOMException (W3C Media Capture and Streams) and of bro
     f"allow the camera, and reload the page if the browser says so. {_AGAIN}",
     "SecurityError": "The browser's settings forbid cameras. Allow them for this page. " + _AGAIN,
     "NotFoundError": "The browser finds no camera. Plug one in or switch it on. " + _AGAIN,
-    "NotReadableError": "The camera is there but gives no picture to the browser: another program uses it. Close "
+    "NotReadableError": "The camera is there but gives no frame to the browser: another program uses it. Close "
     f"the video call or whatever it is. {_AGAIN}",
     "insecure": "The browser gives the camera only to a secure page: open the notebook by an https:// address or as "
     "http://localhost, not by another http:// address. " + _AGAIN,
@@ -43,21 +43,21 @@ PROBLEMS = {  # names of DOMException (W3C Media Capture and Streams) and of bro
 
 
 # What is waited for, by the state of a run: said meanwhile, for how long, said when it was too long.
-WAITING = {
+_WAITING = {
     "starting": "Looking for the page with this panel …",
     "asking": "Waiting for permission in the browser: it asks whether this page may use the camera. Choose Allow.",
-    "open": "The browser's camera is on, the first picture comes …",
+    "open": "The browser's camera is on, the first frame comes …",
 }
 
 
-LIMIT_S = {"starting": ANSWER_S, "asking": PATIENCE_S, "open": ANSWER_S, "running": 0.9 * STALL_S}
-GIVEN_UP = {
+_LIMIT_S = {"starting": _ANSWER_S, "asking": _PATIENCE_S, "open": _ANSWER_S, "running": 0.9 * STALL_S}
+_GIVEN_UP = {
     "starting": "No page with this panel answered for {:.0f} s. Show the panel in the browser (run its cell again; if "
     "that does not help, reload the page), then press Start.",
     "asking": "Nobody answered the browser's question for {:.0f} s. Press Start again and choose Allow.",
-    "open": "The browser's camera gave no picture that can be read for {:.0f} s ({broken} were broken). Check whether "
+    "open": "The browser's camera gave no frame that can be read for {:.0f} s ({broken} were broken). Check whether "
     "it is covered or switched off, then press Start.",
-    "running": "The browser's camera stalled: no picture that can be read for {:.0f} s. Check whether the page is "
+    "running": "The browser's camera stalled: no frame that can be read for {:.0f} s. Check whether the page is "
     "open, the network is up and the camera on, then press Start.",
 }
 
@@ -68,7 +68,7 @@ class BrowserCamera(anywidget.AnyWidget):
     The widget must be displayed: a page that does not show it does not open the camera. With several
     pages the first that answers is taken.
 
-    received: pictures of the last run that came. broken: how many of them were no JPEG.
+    received: frames of the last run that came. broken: how many of them were no JPEG.
     """
 
     _esm = Path(__file__).with_suffix(".js")
@@ -148,7 +148,7 @@ class BrowserCamera(anywidget.AnyWidget):
     def _on_cell_done(self, _result=None) -> None:
         self._cell_runs = False
 
-    # --- pictures, in the thread that reads the source
+    # --- frames, in the thread that reads the source
 
     def _frames(self, run, stopping, say) -> Iterator[tuple[np.ndarray, float]]:
         start, shown = None, 0.0
@@ -166,7 +166,7 @@ class BrowserCamera(anywidget.AnyWidget):
             yield frame, shown
 
     def _wait(self, run, stopping, say) -> tuple[bytes, float] | None:
-        """The newest picture and its time in milliseconds; None when it shall end."""
+        """The newest frame and its time in milliseconds; None when it shall end."""
         with self._changed:
             while not run.newest:
                 if stopping.is_set():
@@ -175,11 +175,11 @@ class BrowserCamera(anywidget.AnyWidget):
                     raise SourceError(run.problem)
                 if run is not self._run:
                     raise SourceError("The browser's camera was started once more, elsewhere.")
-                if run.is_new_state() and run.state in WAITING:
-                    say(WAITING[run.state])
+                if run.is_new_state() and run.state in _WAITING:
+                    say(_WAITING[run.state])
                 run.go_on(self._cell_runs)
-                if run.idle_s > LIMIT_S[run.state] or run.waited_s > PATIENCE_S:
-                    raise SourceError(GIVEN_UP[run.state].format(run.waited_s, broken=self.broken))
+                if run.idle_s > _LIMIT_S[run.state] or run.waited_s > _PATIENCE_S:
+                    raise SourceError(_GIVEN_UP[run.state].format(run.waited_s, broken=self.broken))
                 self._changed.wait(0.1)
             return run.newest.pop()
 
@@ -206,7 +206,7 @@ class BrowserCamera(anywidget.AnyWidget):
                 answer = {"kind": "stop", "page": page}
             elif kind == "here":
                 run.page, run.state = page, "asking"
-                answer = {"kind": "go", "page": page, "side": LARGEST_SIDE, "quality": QUALITY}
+                answer = {"kind": "go", "page": page, "side": _LARGEST_SIDE, "quality": _QUALITY}
             else:
                 answer = self._take(run, kind, content, buffers)
             self._changed.notify_all()
@@ -237,9 +237,9 @@ class BrowserCamera(anywidget.AnyWidget):
 
 
 class _Run:
-    """One Start: its number, the page that answered, the newest picture, and why it ended, if it did.
+    """One Start: its number, the page that answered, the newest frame, and why it ended, if it did.
 
-    waited_s: since the last good picture or change of state; idle_s: the part of it in which no cell ran.
+    waited_s: since the last good frame or change of state; idle_s: the part of it in which no cell ran.
     """
 
     def __init__(self, number: int):
@@ -271,7 +271,7 @@ class _Run:
 
 
 def _decode(jpeg: bytes) -> np.ndarray | None:
-    """A uint8 BGR picture; None when these bytes are none."""
+    """A uint8 BGR frame; None when these bytes are none."""
     try:
         return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # no bytes at all

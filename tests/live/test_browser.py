@@ -33,13 +33,13 @@ def jpeg(shade: int = 100, size=(48, 64)) -> bytes:
 class Page(BaseComm):
     """A page that shows the widget: answers the kernel's messages in a thread of its own, as a browser does.
 
-    pictures: JPEGs to send, one after each acknowledgement. refusal: name of the error that getUserMedia ends in,
+    frames: JPEGs to send, one after each acknowledgement. refusal: name of the error that getUserMedia ends in,
     None: it opens the camera, "later": the person has not answered yet. heard, sent: all messages.
     """
 
-    def __init__(self, camera: BrowserCamera, name="page-1", pictures=None, refusal=None, visible=True):
+    def __init__(self, camera: BrowserCamera, name="page-1", frames=None, refusal=None, visible=True):
         self.name, self.refusal, self.visible = name, refusal, visible
-        self.pictures = iter(cycle([jpeg()]) if pictures is None else pictures)
+        self.frames = iter(cycle([jpeg()]) if frames is None else frames)
         self.heard, self.sent, self.capturing, self.run = [], [], False, None
         self._inbox, self.seq, self.clock_ms = queue.Queue(), 0, 5000.0
         super().__init__(target_name="jupyter.widget")
@@ -83,14 +83,14 @@ class Page(BaseComm):
         self.handle_msg({"content": {"data": data}, "buffers": [memoryview(b) for b in buffers]})
 
     def send_next(self):
-        picture = next(self.pictures, None)
-        if picture is not None:
+        frame = next(self.frames, None)
+        if frame is not None:
             self.seq += 1
             self.clock_ms += 40
-            self.tell("frame", [picture], seq=self.seq - 1, time=self.clock_ms)
+            self.tell("frame", [frame], seq=self.seq - 1, time=self.clock_ms)
 
     def take_in(self) -> None:
-        """Returns when all messages were answered; only while no pictures go to and fro."""
+        """Returns when all messages were answered; only while no frames go to and fro."""
         self._inbox.join()
 
     def acks(self) -> list[int]:
@@ -125,15 +125,15 @@ def show(camera):
 @pytest.fixture
 def short(monkeypatch):
     """Patience for tests, not for people."""
-    monkeypatch.setattr(browser, "PATIENCE_S", 0.4)
-    monkeypatch.setattr(browser, "LIMIT_S", dict.fromkeys(browser.LIMIT_S, 0.2))
+    monkeypatch.setattr(browser, "_PATIENCE_S", 0.4)
+    monkeypatch.setattr(browser, "_LIMIT_S", dict.fromkeys(browser._LIMIT_S, 0.2))
 
 
-# --- pictures and acknowledgements
+# --- frames and acknowledgements
 
 
 def test_frames_are_decoded_and_run_by_the_time_of_the_browser(camera, show):
-    page = show(pictures=[jpeg(10), jpeg(120), jpeg(240)])
+    page = show(frames=[jpeg(10), jpeg(120), jpeg(240)])
     with camera.source() as source:
         assert source.is_live and source.name == BROWSER
         frames = iter(source)
@@ -145,8 +145,8 @@ def test_frames_are_decoded_and_run_by_the_time_of_the_browser(camera, show):
     wait_for(lambda: not page.capturing)
 
 
-def test_a_slow_reader_holds_one_picture_and_gets_the_newest(camera, show):
-    page = show(pictures=[jpeg(shade) for shade in range(0, 200, 10)])
+def test_a_slow_reader_holds_one_frame_and_gets_the_newest(camera, show):
+    page = show(frames=[jpeg(shade) for shade in range(0, 200, 10)])
     with camera.source() as source:
         wait_for(lambda: camera.received == 20)  # nobody read: each was acknowledged, none is kept but the last
         frames = iter(source)
@@ -156,7 +156,7 @@ def test_a_slow_reader_holds_one_picture_and_gets_the_newest(camera, show):
 
 
 def test_a_clock_that_goes_back_does_not_turn_time_back(camera, show):
-    page = show(pictures=[jpeg()])
+    page = show(frames=[jpeg()])
     with camera.source() as source:
         frames = iter(source)
         times = [next(frames)[1]]
@@ -166,9 +166,9 @@ def test_a_clock_that_goes_back_does_not_turn_time_back(camera, show):
     assert times == sorted(times) and times[-1] == pytest.approx(0.56)
 
 
-@pytest.mark.parametrize("broken", [b"", b"no picture", jpeg()[:40]], ids=["empty", "text", "cut off"])
-def test_a_broken_picture_is_acknowledged_and_counted(broken, camera, show):
-    page = show(pictures=[broken, jpeg(10), broken, jpeg(20)])
+@pytest.mark.parametrize("broken", [b"", b"no frame", jpeg()[:40]], ids=["empty", "text", "cut off"])
+def test_a_broken_frame_is_acknowledged_and_counted(broken, camera, show):
+    page = show(frames=[broken, jpeg(10), broken, jpeg(20)])
     with camera.source() as source:
         wait_for(lambda: camera.received == 4)
         frames = iter(source)
@@ -181,7 +181,7 @@ def test_a_broken_picture_is_acknowledged_and_counted(broken, camera, show):
 def test_a_message_that_makes_no_sense_is_acknowledged_and_counted(more, camera, show):
     page = show()
     with camera.source() as source:
-        page.pictures = iter([])
+        page.frames = iter([])
         wait_for(lambda: len(page.acks()) == page.seq)
         page.tell("frame", [jpeg()], seq=700, **more)
         page.tell("frame", [], seq=701, time=1e4)
@@ -190,7 +190,7 @@ def test_a_message_that_makes_no_sense_is_acknowledged_and_counted(more, camera,
 
 
 def test_a_size_that_changes_goes_through(camera, show):
-    show(pictures=[jpeg(size=(48, 64)), jpeg(size=(64, 48)), jpeg(size=(1, 1))])
+    show(frames=[jpeg(size=(48, 64)), jpeg(size=(64, 48)), jpeg(size=(1, 1))])
     with camera.source() as source:
         frames = iter(source)
         assert [next(frames)[0].shape[:2] for _ in range(3)] == [(48, 64), (64, 48), (1, 1)]
@@ -200,7 +200,7 @@ def test_a_size_that_changes_goes_through(camera, show):
 
 
 def test_only_the_first_of_two_pages_opens_its_camera(camera, show):
-    page = show(pictures=[jpeg()])
+    page = show(frames=[jpeg()])
     with camera.source():
         page.tell("here", page="page-2")  # another window with the same notebook
         page.tell("frame", [jpeg()], page="page-2", seq=9, time=0.0)
@@ -210,11 +210,11 @@ def test_only_the_first_of_two_pages_opens_its_camera(camera, show):
     assert camera.received == 1 and page.acks() == [0]
 
 
-def test_a_picture_of_an_earlier_start_is_not_taken_and_its_camera_is_stopped(camera, show):
+def test_a_frame_of_an_earlier_start_is_not_taken_and_its_camera_is_stopped(camera, show):
     page = show()
     camera.source().close()
     wait_for(lambda: not page.capturing)
-    page.pictures = iter([jpeg(200)])
+    page.frames = iter([jpeg(200)])
     with camera.source() as source:
         page.tell("frame", [jpeg(50)], run=1, seq=0, time=0.0)
         assert next(iter(source))[0].mean() == pytest.approx(200, abs=2)
@@ -252,18 +252,18 @@ def test_a_question_that_nobody_answers_is_given_up(camera, show, short):
     wait_for(lambda: page.heard[-1]["kind"] == "stop")
 
 
-@pytest.mark.parametrize("pictures", [[jpeg()], [jpeg(), *[b"broken"] * 300]], ids=["no picture", "broken ones"])
-def test_pictures_that_stay_away_are_a_stall(pictures, camera, show, short):
-    page = show(pictures=pictures)
-    with camera.source() as source, pytest.raises(SourceError, match="stalled: no picture that can be read"):
+@pytest.mark.parametrize("frames", [[jpeg()], [jpeg(), *[b"broken"] * 300]], ids=["no frame", "broken ones"])
+def test_frames_that_stay_away_are_a_stall(frames, camera, show, short):
+    page = show(frames=frames)
+    with camera.source() as source, pytest.raises(SourceError, match="stalled: no frame that can be read"):
         for _ in source:
             pass
     wait_for(lambda: not page.capturing)
 
 
 def test_a_cell_that_keeps_the_kernel_busy_is_waited_for(camera, show, short, monkeypatch):
-    monkeypatch.setattr(browser, "PATIENCE_S", 30)
-    page = show(pictures=[jpeg(10)])
+    monkeypatch.setattr(browser, "_PATIENCE_S", 30)
+    page = show(frames=[jpeg(10)])
     with camera.source() as source:
         frames = iter(source)
         next(frames)
@@ -278,8 +278,8 @@ def test_a_cell_that_keeps_the_kernel_busy_is_waited_for(camera, show, short, mo
 
 
 def test_short_cells_in_a_row_do_not_hide_a_stall(camera, show, short, monkeypatch):
-    monkeypatch.setattr(browser, "PATIENCE_S", 30)
-    show(pictures=[jpeg()])
+    monkeypatch.setattr(browser, "_PATIENCE_S", 30)
+    show(frames=[jpeg()])
     over = threading.Event()
 
     def run_cells():
@@ -438,8 +438,8 @@ def test_a_camera_that_goes_mid_stream(name, panel, page):
     starts(panel, page)
 
 
-def test_an_error_in_the_pipeline_stops_the_camera_though_no_picture_comes(panel, page, monkeypatch):
-    page.pictures = iter([jpeg()])
+def test_an_error_in_the_pipeline_stops_the_camera_though_no_frame_comes(panel, page, monkeypatch):
+    page.frames = iter([jpeg()])
     monkeypatch.setattr(panel.session.pipeline, "step", lambda *_: 1 / 0)
     panel.start.click()
     wait_for(lambda: panel.session.state == "failed")
@@ -595,8 +595,9 @@ def kernel():
         kernel.close()
 
 
-def test_in_a_kernel_pictures_go_on_while_a_cell_runs(kernel):
+def test_in_a_kernel_frames_go_on_while_a_cell_runs(kernel, tmp_path):
     kernel.prepare()
+    kernel.run(f"import atexit, pathlib; atexit.register(pathlib.Path({str(tmp_path / 'ended')!r}).touch)")
     kernel.press(kernel.start)
     run = kernel.hear("start")["run"]
     kernel.say(kind="here", run=run)
@@ -621,7 +622,8 @@ def test_in_a_kernel_pictures_go_on_while_a_cell_runs(kernel):
     assert text == "11 Stopped; the browser's camera is closed. []\n"
     kernel.press(kernel.start)
     assert kernel.hear("start")["run"] == run + 1
-    assert kernel.close() < 5, "shut down while it waits for the page"
+    kernel.close()
+    assert (tmp_path / "ended").exists(), "shut down while it waits for the page: Jupyter had to kill nobody"
 
 
 def test_in_a_kernel_a_page_that_is_silent_during_a_cell_is_not_missed(kernel):
