@@ -68,8 +68,9 @@ def why_unreadable(path: Path) -> str:
 
 
 def printable(path: Path | str) -> str:
-    """The path for a message: bytes that are not UTF-8 as backslash escapes, which any terminal can show."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+    """The path for a message: bytes that are not UTF-8 and control characters as backslash escapes."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -160,12 +161,18 @@ def _class_files(folder: Path, suffixes: frozenset[str], left_out: list[Skipped]
 
 
 def _sample(path: Path, groups: Mapping[tuple[str, str], str] | None) -> Sample:
-    label = path.parent.name
+    label = _composed(path.parent.name)
     if groups is None:
         return Sample(path, label, group_of_name(path.name, label))
-    if (label, path.name) not in groups:
-        raise DataError(f"{path}: {GROUPS_FILE} has no row for it. Add `{label},{path.name},<its group>`.")
-    return Sample(path, label, groups[label, path.name])
+    name = _composed(path.name)
+    if (label, name) not in groups:
+        raise DataError(f"{path}: {GROUPS_FILE} has no row for it. Add `{label},{name},<its group>`.")
+    return Sample(path, label, groups[label, name])
+
+
+def _composed(name: str) -> str:
+    """macOS writes an ä as a and two dots, people write ä: the same name for labels and tables."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _read_groups(root: Path) -> dict[tuple[str, str], str] | None:
@@ -177,16 +184,17 @@ def _read_groups(root: Path) -> dict[tuple[str, str], str] | None:
     path = root / GROUPS_FILE
     if not path.is_file():
         return None
+    there = {(_composed(folder.name), _composed(p.name)) for folder in subfolders(root) for p in folder.iterdir()}
     groups: dict[tuple[str, str], str] = {}
     for line, row in read_csv(path, ("label", "file", "group")):
-        label, file, group = row["label"], row["file"], row["group"]
+        label, file, group = (_composed(row[column]) for column in ("label", "file", "group"))
         if not group:
             raise DataError(f"{path}: line {line} gives {label}/{file} no group; a group is not empty.")
         if groups.setdefault((label, file), group) != group:
             raise DataError(
                 f"{path}: line {line} puts {label}/{file} into {group!r}, an earlier line into another group."
             )
-        if not (root / label / file).is_file():
+        if (label, file) not in there:
             raise DataError(
                 f"{path}: line {line} names {label}/{file}, which is not there. Restore the file or delete the row."
             )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import shutil
 import struct
 import tempfile
 import zipfile
 import zlib
-from os import getpid
 from pathlib import Path, PureWindowsPath
 
 from helpers.data.cache import cache_folder
 from helpers.data.files import is_system_name, printable, subfolders, visible_entries, why_unreadable
 from helpers.errors import DataError
 
+_INVENTORY = ".inventory"  # hidden from readers, written last
 _FREE_SHARE = 0.9  # of the disk's free space may be filled
 _MOST_EXPANSION, _SMALL_BYTES = 100, 100_000_000  # images and videos hardly shrink: a zip that grows more is a bomb
 
@@ -33,17 +34,32 @@ def extracted(zips: list[Path], groups_file: Path | None = None) -> Path:
     stem = zips[0].parent.name if groups_file else zips[0].stem
     cache = cache_folder("extracted")
     folder = cache / f"{stem[:40]}-{_fingerprint(zips)}"
-    if folder.is_dir():
+    if folder.is_dir() and _is_whole(folder):
         return folder
+    shutil.rmtree(folder, ignore_errors=True)
     _sweep(cache)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=f"unpacking-{getpid()}-") as temporary:
+    with tempfile.TemporaryDirectory(dir=cache, prefix=f"unpacking-{os.getpid()}-") as temporary:
         content = Path(temporary) / "content"
         for path in zips:
             _extract(path, content / path.stem if groups_file else content)
         if groups_file:
             _finish_classes(content, groups_file)
+        (content / _INVENTORY).write_text(_inventory(content))
         rename_into_place(content, folder)
     return folder
+
+
+def _inventory(folder: Path) -> str:
+    """Number of files and their bytes, the inventory itself left out: what is missing or cut off shows."""
+    paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names if name != _INVENTORY]
+    return f"{len(paths)} files, {sum(os.stat(path).st_size for path in paths)} bytes"
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return (folder / _INVENTORY).read_text() == _inventory(folder)
+    except OSError:
+        return False
 
 
 def _fingerprint(zips: list[Path]) -> str:

@@ -36,6 +36,7 @@ def test_what_must_not_be_opened(tmp_path):
     assert "folder" in files.why_unreadable(tmp_path)
     assert "no such" in files.why_unreadable(tmp_path / "link.avi")
     assert files.printable(tmp_path / BAD_NAME).endswith("caf\\xe9.avi")
+    assert files.printable("a\nb\x1b[2J_ä.avi") == "a\\nb\\x1b[2J_ä.avi", "a name cannot command a terminal"
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

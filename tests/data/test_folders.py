@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -306,6 +307,14 @@ def test_a_batch_goes_on_and_reports_what_it_skipped(tmp_path, make, names):
 @pytest.mark.parametrize("make", [row_without_file, file_without_row, other_columns])
 def test_scoring_needs_no_groups(tmp_path, make):
     assert len(folders.list_samples(make(tmp_path), grouped=False)) == 3
+
+
+def test_names_as_macos_writes_them_fit_names_as_people_write_them(tmp_path):
+    """An ä of macOS is an a and two dots: two names to Linux, one to everybody else."""
+    composed, apart = "hände.avi", unicodedata.normalize("NFD", "hände.avi")
+    root = write_classes(tmp_path / "set", {unicodedata.normalize("NFD", "drücken"): [apart], "walk": ["c.avi"]})
+    write_groups(root, [("drücken", composed, "anna"), ("walk", "c.avi", "ben")])
+    assert [(s.label, s.group) for s in folders.list_samples(root)] == [("drücken", "anna"), ("walk", "ben")]
 
 
 def test_suffixes_choose_the_kind(tmp_path):

@@ -26,6 +26,17 @@ def test_a_zip_is_extracted_once_and_again_when_it_changed(tmp_path):
     assert {s.label for s in folders.list_samples(path)} == {"jump", "run", "walk"}
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"cut off")], ids=["missing", "cut off"])
+def test_what_is_no_longer_whole_is_extracted_anew(tmp_path, harm):
+    """Somebody tidied the cache up, or the disk was repaired: no clip goes missing silently."""
+    path = as_zip(tmp_path)
+    first = folders.class_folders(path)
+    whole = (first / "run/a.avi").read_bytes()
+    harm(first / "run/a.avi")
+    assert (folders.class_folders(path) / "run/a.avi").read_bytes() == whole
+    assert len(folders.list_samples(path)) == 3
+
+
 def test_programs_that_extract_at_the_same_time_agree(tmp_path):
     path = as_zip(tmp_path)
     with ThreadPoolExecutor(8) as pool:
