@@ -37,10 +37,16 @@ def locate_model(path: Path | str, *stems: str) -> tuple[Path, Path]:
     return path, found[0]
 
 
-def read_json(path: Path, missing: str = "not found; it belongs beside the model (see artifacts/README.md)"):
-    """What a JSON file holds; a byte-order mark is passed over, NaN and Infinity are no JSON. Raises DataError."""
+def read_json(
+    path: Path, missing: str = "not found; it belongs beside the model (see artifacts/README.md)", *, nan: bool = False
+):
+    """What a JSON file holds; a byte-order mark is passed over. Raises DataError.
+
+    missing: what is said when there is no such file. nan: whether NaN and Infinity are taken, which are no JSON but
+    the losses of a training that diverged.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse)
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), parse_constant=None if nan else _refuse)
     except FileNotFoundError:
         raise DataError(f"{path}: {missing}") from None
     except (ValueError, RecursionError, OSError) as error:

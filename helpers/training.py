@@ -19,9 +19,11 @@ import keras
 import numpy as np
 import pandas
 
+from helpers.data.files import whole_file
 from helpers.data.paths import ARTIFACTS, REPOSITORY
 from helpers.distributed import own_folder, own_share
 from helpers.errors import DataError
+from helpers.model_files import read_json
 from helpers.predictions import Predictions
 
 PROFILES = ("cached", "smoke", "full")
@@ -100,8 +102,7 @@ def measure_or_load(name: str, config: dict, compute: Callable[[], dict]) -> dic
     if profile() == "smoke":
         return json.loads(json.dumps(compute()))
     if profile() == "full":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"config": config, "result": compute()}, indent=1) + "\n")
+        _write(path, json.dumps({"config": config, "result": compute()}, indent=1) + "\n")
     record = _read_measurement(path)
     _check_config(path, record["config"], config)
     return record["result"]
@@ -113,10 +114,17 @@ def measured(name: str) -> dict:
 
 
 def _read_measurement(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: not measured yet; run the notebook with HAR_PROFILE=full") from None
+    record = read_json(path, "not measured yet; run the notebook with HAR_PROFILE=full", nan=True)
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in ("config", "result")):
+        raise DataError(f"{path}: damaged, no config or no result in it; restore it from git, or measure it anew")
+    return record
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a record whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def predict_or_load(name: str, predict: Callable[[], Predictions]) -> Predictions:
@@ -134,15 +142,24 @@ def predict_or_load(name: str, predict: Callable[[], Predictions]) -> Prediction
 def load_run(place: Path, row: str | None = None) -> Run:
     """The run in folder `place`, or a row of the study's file `place`. Raises DataError when missing or damaged."""
     path = Path(place) / "history.json" if row is None else Path(place)
-    try:
-        content = json.loads(path.read_text())
-        return _run(place, content if row is None else content[row])
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such run; train it with HAR_PROFILE=full (`make retrain`)") from None
-    except (json.JSONDecodeError, KeyError) as error:
+    content = read_json(path, "no such run; train it with HAR_PROFILE=full (`make retrain`)", nan=True)
+    record = content if row is None or not isinstance(content, dict) else content.get(row)
+    if not isinstance(record, dict) or not _is_record(record):
         raise DataError(
-            f"{path}: damaged, or without a row ({error}); restore it from git, or train it with HAR_PROFILE=full"
-        ) from error
+            f"{path}: damaged{f', or without the row {row!r}' if row else ''}; restore it from git, or train it with "
+            "HAR_PROFILE=full"
+        )
+    return _run(place, record)
+
+
+def _is_record(record: dict) -> bool:
+    config, history, provenance = (record.get(key) for key in ("config", "history", "provenance"))
+    if not all(isinstance(part, dict) for part in (config, history, provenance, record.get("result", {}))):
+        return False
+    numbers = [provenance.get("minutes"), provenance.get("epochs")]
+    for values in history.values():
+        numbers += values if isinstance(values, list) else [values]
+    return {"date", "machine"} <= set(provenance) and all(type(number) in (int, float) for number in numbers)
 
 
 def _run(place: Path, record: dict) -> Run:
@@ -151,7 +168,7 @@ def _run(place: Path, record: dict) -> Run:
 
 def _finished(place: Path, row: str | None, config: dict) -> bool:
     path = place / "history.json" if row is None else place
-    if not path.is_file() or (row is not None and row not in json.loads(path.read_text())):
+    if not path.is_file() or (row is not None and row not in read_json(path, nan=True)):
         return False
     return load_run(place, row).config == config
 
@@ -159,22 +176,20 @@ def _finished(place: Path, row: str | None, config: dict) -> bool:
 def _keep(place: Path, row: str | None, work: Path, record: dict) -> None:
     """A finished training's record, and, when it is no row of a study, the files that it wrote into `work`."""
     if row is not None:
-        rows = json.loads(place.read_text()) if place.is_file() else {}
+        rows = read_json(place, nan=True) if place.is_file() else {}
         write_study(place, {**rows, row: record})
         return
     place.mkdir(parents=True, exist_ok=True)
     for path in work.iterdir():
         if path.is_file():
             shutil.move(path, place / path.name)
-    (place / "history.json").write_text(_record_text(record) + "\n")
+    _write(place / "history.json", _record_text(record) + "\n")
 
 
 def write_study(path: Path, rows: dict[str, dict]) -> None:
     """A study's file: the record of each of its rows, one line per part of a record."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        "{\n" + ",\n".join(f"{json.dumps(row)}: {_record_text(record)}" for row, record in rows.items()) + "\n}\n"
-    )
+    parts = [f"{json.dumps(row)}: {_record_text(record)}" for row, record in rows.items()]
+    _write(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def _record_text(record: dict) -> str:

@@ -318,7 +318,7 @@ def test_the_rows_of_a_study_share_a_readable_file_and_leave_no_other(folders, m
     assert training.load_run(path, "sgd") == second and len(train.calls) == 2
     with pytest.raises(DataError, match="optimizer: recorded 'sgd', asked 'adam'"):
         training.fit_or_load("studies/ablation", CONFIG, ablate, row="sgd")
-    with pytest.raises(DataError, match="ablation.json: .*without a row .'another'"):
+    with pytest.raises(DataError, match="ablation.json: .*without the row 'another'"):
         training.load_run(path, "another")
     monkeypatch.setenv("HAR_PROFILE", "full")
     training.fit_or_load("studies/ablation", CONFIG, ablate, row="sgd")
@@ -366,13 +366,52 @@ def test_cached_without_a_run_says_how_to_get_one(folders, monkeypatch):
         training.fit_or_load("nothing", CONFIG, Trainer())
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", '{"config": {}}'])
-def test_a_damaged_record_is_named(folders, monkeypatch, text):
+RECORD = {
+    "config": CONFIG,
+    "history": {"loss": [1.0]},
+    "provenance": {"date": "2026-01-01", "minutes": 1.5, "epochs": 1, "machine": "2 cores"},
+}
+DAMAGED = [  # text of the record, why
+    ("", "empty"),
+    ("{", "cut off"),
+    ("[]", "a list"),
+    ("{}", "nothing in it"),
+    (json.dumps({"config": {}}), "only a part"),
+    (json.dumps({**RECORD, "history": [1.0]}), "a list for a map"),
+    (json.dumps({**RECORD, "history": {"loss": ["1.0"]}}), "numbers in quotes"),
+    (json.dumps({**RECORD, "provenance": {}}), "nothing about its making"),
+    (json.dumps({**RECORD, "provenance": {**RECORD["provenance"], "minutes": "1.5"}}), "minutes in quotes"),
+    (json.dumps({**RECORD, "result": 3}), "a number for a map"),
+    ("[" * 100_000, "nested without end"),
+]
+
+
+@pytest.mark.parametrize("row", [None, "first"], ids=["run", "row of a study"])
+@pytest.mark.parametrize("text, reason", DAMAGED, ids=[reason for _, reason in DAMAGED])
+def test_a_damaged_record_is_named(folders, monkeypatch, text, reason, row):
     monkeypatch.setenv("HAR_PROFILE", "cached")
-    (folders / "artifacts" / "run").mkdir(parents=True)
-    (folders / "artifacts" / "run" / "history.json").write_text(text)
-    with pytest.raises(DataError, match=r"history\.json: damaged"):
-        training.fit_or_load("run", CONFIG, Trainer())
+    path = folders / "artifacts" / ("run/history.json" if row is None else "run.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(text if row is None else f'{{"{row}": {text}}}')
+    with pytest.raises(DataError, match=rf"{path.name}: (damaged|not valid JSON)"):
+        training.fit_or_load("run", CONFIG, Trainer(), row=row)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": {}}', '{"config": [], "result": {}}'])
+def test_a_damaged_measurement_is_named(folders, monkeypatch, text):
+    monkeypatch.setenv("HAR_PROFILE", "cached")
+    (folders / "artifacts").mkdir()
+    (folders / "artifacts" / "sizes.json").write_text(text)
+    with pytest.raises(DataError, match=r"sizes\.json: (damaged|not valid JSON)"):
+        training.measure_or_load("sizes", {}, dict)
+    with pytest.raises(DataError, match=r"sizes\.json: (damaged|not valid JSON)"):
+        training.measured("sizes")
+
+
+def test_a_training_that_diverged_is_recorded_and_read(folders, monkeypatch):
+    monkeypatch.setenv("HAR_PROFILE", "full")
+    run = training.fit_or_load("run", CONFIG, lambda config, folder: {"loss": [1.0, float("nan")]}, row="too fast")
+    assert np.isnan(training.load_run(run.folder, "too fast").history["loss"][1])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -79,7 +80,10 @@ def test_unusable_prediction_files_are_named(tmp_path):
     np.savez(tmp_path / "pickle.npz", files=np.array([{"run": "code"}], dtype=object))
     for name, content in (("cut.npz", whole[:-50]), ("text.npz", b"hello"), ("empty.npz", b"")):
         (tmp_path / name).write_bytes(content)
-    for name in ("cut.npz", "text.npz", "empty.npz", "other.npz", "pickle.npz", "missing.npz"):
+    header = np.lib.format.header_data_from_array_1_0(np.zeros(1, np.float32)) | {"shape": (10**15,)}
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("files.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    for name in ("cut.npz", "text.npz", "empty.npz", "other.npz", "pickle.npz", "huge.npz", "missing.npz"):
         with pytest.raises(DataError, match=name):
             Predictions.load(tmp_path / name)
 
