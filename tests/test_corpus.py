@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,9 @@ import cv2
 import numpy as np
 import pytest
 
+from helpers.action.classifier import DEFAULT_ACTION
 from helpers.data.videos import read_frames, write_video
+from helpers.emotion.classifier import DEFAULT_EMOTION
 from helpers.synthetic.faces import render_expression
 from helpers.synthetic.scenes import render_action
 from tests.data.builders import BAD_NAME, damage_frame, png_header, with_durations
@@ -256,7 +259,78 @@ def frames_without_zeros(root: Path) -> list[str]:
     return live(root / "frames", "--output", str(root / "out.mp4"))
 
 
+def with_model(root: Path, change: Callable[[Path], None], task: str = "emotion") -> list[str]:
+    """Score one good file by a copy of the committed model that `change` has had its way with."""
+    committed = DEFAULT_EMOTION if task == "emotion" else DEFAULT_ACTION
+    folder = root / "model"
+    folder.mkdir()
+    for path in [*committed.glob("*.json"), *committed.glob("*.tflite")]:
+        shutil.copy(path, folder)
+    change(folder)
+    good = face(root / "set/happy/a.png") if task == "emotion" else clip(root / "set/walk/a.mp4")
+    return evaluate(task, good.parents[1], "--model", str(folder))
+
+
+def setting(task: str, text: str, *keys: str) -> Callable[[Path], list[str]]:
+    """The model's config.json with this JSON text as one value."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        place = config
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = "HERE"
+        (folder / "config.json").write_text(json.dumps(config).replace('"HERE"', text))
+
+    return lambda root: with_model(root, change, task)
+
+
+def file_of_model(name: str, data: bytes) -> Callable[[Path], list[str]]:
+    def change(folder: Path) -> None:
+        for path in folder.glob(name):
+            path.write_bytes(data)
+
+    return lambda root: with_model(root, change)
+
+
+def byte_order_mark(folder: Path) -> None:
+    for path in folder.glob("*.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def half(folder: Path) -> None:
+    (path,) = folder.glob("*.tflite")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def pipes(folder: Path) -> None:
+    for path in folder.glob("*.tflite"):
+        path.unlink()
+        os.mkfifo(path)
+
+
+HOSTILE_SETTINGS = [
+    *(("emotion", text, "temperature") for text in ("0", "-1", '"1.5"', "null", "NaN", "1e999", "true")),
+    *(("emotion", text, "class_prior") for text in ("3", "[1, 2]", '{"angry": -1}')),
+    *(("emotion", text, "face", "size") for text in ('"48"', "48.5", "0", "1000000000")),
+    ("emotion", '"a face"', "face"),
+    *(("action", text, "threshold") for text in ('"0.5"', "null", "NaN", "[0.5]")),
+    *(("action", text, "clip", "length") for text in ('"16"', "0", "16.5", "1000000000")),
+    *(("action", text, "clip", "window_s") for text in ("-2", "NaN", '"2"')),
+    ("action", '"sound"', "clip", "channels"),
+]
+
 ROWS = [
+    *(Row(setting(*row), 2, (r"error: .*config\.json",), f"{row[-1]} = {row[1]}") for row in HOSTILE_SETTINGS),
+    Row(file_of_model("config.json", b"{" * 100_000), 2, (r"error: .*config\.json",), "JSON without end"),
+    Row(file_of_model("config.json", b"[]"), 2, (r"error: .*config\.json",), "a list of settings"),
+    Row(file_of_model("labels.json", b"\xff\xfe"), 2, (r"error: .*labels\.json",), "labels that are no text"),
+    Row(file_of_model("labels.json", b'["a", "b"]'), 2, (r"error: .*labels\.json",), "too few labels"),
+    Row(file_of_model("*.tflite", b"no model"), 2, (r"error: .*\.tflite",), "a web page as a model"),
+    Row(file_of_model("*.tflite", b""), 2, (r"error: .*\.tflite",), "an empty model"),
+    Row(lambda root: with_model(root, half), 2, (r"error: .*\.tflite",), "a model that was cut off"),
+    Row(lambda root: with_model(root, pipes), 2, (r"error: .*",), "a pipe as a model"),
+    Row(lambda root: with_model(root, byte_order_mark), 0, ("n=1 skipped=0",), "a byte-order mark is no part of JSON"),
     Row(
         bad_videos,
         0,
