@@ -20,6 +20,7 @@ from helpers.data.outputs import OutputFile, free_name
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.errors import OutputError
 from helpers.live.browser import ASK_EVERY_S, BROWSER, BrowserCamera
+from helpers.live.own_actions import OwnActions
 from helpers.live.pipeline import Pipeline
 from helpers.live.results import UNSURE, FaceResult, FrameResult
 from helpers.live.session import LiveSession
@@ -64,6 +65,7 @@ class LivePanel(widgets.VBox):
         self._given, self._chosen_models = pipeline, ("", "")
         self._make_controls(pipeline)
         self._make_displays()
+        self.own_actions = OwnActions(self.session, begin=self.begin, use=self._use_model)
         self._connect()
         super().__init__(
             [
@@ -75,6 +77,7 @@ class LivePanel(widgets.VBox):
                 self.speed,
                 self.camera,
                 self.status,
+                widgets.Accordion([self.own_actions], titles=["Own actions"]),
             ]
         )
         self._show_bars(None)
@@ -91,6 +94,7 @@ class LivePanel(widgets.VBox):
 
     def close(self) -> None:
         """Stop, give the camera back, take the panel off the page; safe to call again."""
+        self.own_actions.stop_training()
         self.session.stop()
         shower = self._shower
         if shower is not None and shower is not threading.current_thread():
@@ -215,6 +219,13 @@ class LivePanel(widgets.VBox):
         self._show_state()
         return path
 
+    def _use_model(self, folder: Path) -> None:
+        """Choose an action model and, when the session runs, begin again with it."""
+        self.action_model.value = str(folder)
+        if self.session.running:
+            self.session.stop()
+            self.begin()
+
     def _on_source(self, change) -> None:
         self.address.disabled = change.new != ANOTHER
 
@@ -246,10 +257,12 @@ class LivePanel(widgets.VBox):
                 self._end_when_abandoned()
             self._show_latest()
             self._show_state()
+            self.own_actions.show()
             time.sleep(1 / FRAMES_PER_S)
         self._bars_due = 0.0  # the last image and its numbers stay
         self._show_latest()
         self.pause.value = self.record.value = False
+        self.own_actions.show()
         self._show_state()
 
     def _end_when_abandoned(self) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from helpers.errors import DataError, OutputError, SourceError
-from helpers.live.overlay import Readout, draw_overlay
+from helpers.live.capture import ClipCapture
+from helpers.live.overlay import Readout, draw_banner, draw_overlay
 from helpers.live.pipeline import Pipeline
 from helpers.live.recording import Recorder
 from helpers.live.results import FrameResult
@@ -50,6 +51,7 @@ class LiveSession:
         "failed".
     latest: the newest LiveFrame, None before the first. mirror: turn images left to right.
     opener: makes the source, by default `open_source`.
+    capture: cuts labelled clips out of what comes, while it is set; what it says is shown at the image's foot.
     stopping: set when the source that is open, or being opened, shall end; an opener or a source
         that waits for a person looks at it.
     """
@@ -57,6 +59,7 @@ class LiveSession:
     def __init__(self, pipeline: Pipeline, opener: Callable[[str], Source] = open_source):
         self.pipeline, self.mirror = pipeline, False
         self.latest: LiveFrame | None = None
+        self.capture: ClipCapture | None = None
         self.state, self.status = "ready", "Ready. Press Start."
         self._opener, self._lock, self._job = opener, threading.Lock(), None
         self._paused, self.stopping = threading.Event(), threading.Event()
@@ -152,6 +155,7 @@ class LiveSession:
                 if isinstance(error, SourceError) and job.stop.is_set():  # nobody waits for it any more
                     state, status = "stopped", f"Stopped; {job.name} is closed.{job.why}"
             job.stop.set()
+            self._end_capture(job)
             trouble = job.close_recorder(for_good=True)  # before a camera that hangs is waited for
             status = f"{status} {trouble}".strip()
             if state == "failed":
@@ -176,6 +180,8 @@ class LiveSession:
             result = answer(self.pipeline, source, frame, time_s, (clock() - arrival) * 1e3)
             image = draw_overlay(frame, readout.steady(result), readout.fps, self.mirror)
             self._record(job, image, result)
+            if words := self._cut_clips(job, frame, time_s):
+                image = draw_banner(image, words)
             if job is self._job:
                 self.latest = LiveFrame(image, result, readout.fps, readout.latency_ms, number)
         if job.stop.is_set():
@@ -191,6 +197,27 @@ class LiveSession:
         except OutputError as error:
             self._say(job, self.state, str(error))
             job.close_recorder()
+
+    def _cut_clips(self, job: _Job, frame: np.ndarray, time_s: float) -> str:
+        """What `capture` says about the frame, "" without one."""
+        capture = self.capture
+        if job.capture is not capture:  # stopped, or another one
+            self._end_capture(job)
+            job.capture = capture
+        if capture is None:
+            return ""
+        try:
+            capture.see(frame, time_s, job.fps)
+        except DataError as error:
+            self._end_capture(job)
+            self.capture = None
+            self._say(job, self.state, str(error))
+        return capture.says
+
+    def _end_capture(self, job: _Job) -> None:
+        capture, job.capture = job.capture, None
+        if capture is not None:
+            capture.close()
 
     def _in_time(self, arriving: Iterable, job: _Job) -> Iterator[tuple[np.ndarray, float, float]]:
         """Every frame of a video, not before its time when paced; while paused none is read."""
@@ -213,6 +240,7 @@ class _Job:
         self.name, self.fps = without_password(source), DEFAULT_FPS
         self.stop, self.thread, self.why = threading.Event(), None, ""
         self.recorder, self.recorder_lock, self.ended = None, threading.Lock(), False
+        self.capture: ClipCapture | None = None
 
     def attach(self, recorder: Recorder) -> bool:
         """Record from now on; False when the job ended meanwhile (the recorder is closed then)."""
