@@ -58,6 +58,7 @@ class LiteRT:
         except (ValueError, RuntimeError) as error:
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise DataError(f"{path}: cannot be read as a LiteRT model; restore it ({reason})") from error
+        self._path = path
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
         self.input_shape = tuple(int(n) for n in self._input["shape"])
@@ -69,7 +70,10 @@ class LiteRT:
 
     def _one(self, row: np.ndarray) -> np.ndarray:
         self._interpreter.set_tensor(self._input["index"], _quantised(row, self._input))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:  # a damaged model may be found out only here
+            raise DataError(f"{self._path}: cannot be run as a LiteRT model; restore it ({error})") from error
         return _restored(self._interpreter.get_tensor(self._output["index"]), self._output)
 
 

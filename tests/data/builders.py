@@ -106,3 +106,15 @@ def png_header(width: int, height: int) -> bytes:
     pixels = b"".join(packed.compress(row) for _ in range(height)) + packed.flush()
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Some bytes changed, and one time in three cut off, a part repeated or a part left out."""
+    changed = np.frombuffer(data, np.uint8).copy()
+    places = rng.integers(0, len(changed), rng.integers(1, 9))
+    changed[places] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, *rng.integers(0, 256, 3)], len(places))
+    first, second = sorted(rng.integers(0, len(changed), 2))
+    whole = changed.tobytes()
+    return (whole, whole, whole[:second], whole[:second] + whole[first:], whole[:first] + whole[second:])[
+        rng.integers(5)
+    ]

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.data import files, folders, images, videos
 from helpers.errors import DataError
-from tests.data.builders import ACTIONS, write_classes
+from tests.data.builders import ACTIONS, mutated, write_classes
 
 ROUNDS = 150 * int(os.environ.get("HAR_FUZZ", "1"))
 
@@ -41,18 +41,6 @@ def archive(method: int) -> Callable[[Path], bytes]:
 
 def table(root: Path) -> bytes:
     return b"label,file,group\r\n" + b'run,"a, b.avi",p1\r\nwalk,c.avi,p2\n' * 4
-
-
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    """Some bytes changed, and one time in three cut off, a part repeated or a part left out."""
-    changed = np.frombuffer(data, np.uint8).copy()
-    places = rng.integers(0, len(changed), rng.integers(1, 9))
-    changed[places] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, *rng.integers(0, 256, 3)], len(places))
-    first, second = sorted(rng.integers(0, len(changed), 2))
-    whole = changed.tobytes()
-    return (whole, whole, whole[:second], whole[:second] + whole[first:], whole[:first] + whole[second:])[
-        rng.integers(5)
-    ]
 
 
 KINDS = [
