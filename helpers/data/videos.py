@@ -17,9 +17,9 @@ FALLBACK_FPS = 25.0
 FASTEST_FPS = 1000.0  # slow motion of phones is recorded at 240 and more
 _SHORTEST_GAP_S = 0.5 / FASTEST_FPS
 _LONGEST_GAP_S = 600.0  # a screen recording may show nothing new for minutes; more is a damaged time
-_MOST_FAILURES = 50  # frames in a row that cannot be decoded: after so many a video is over
+# Frames in a row that cannot be decoded, after which a video is over: fewer where its header tells of no more frames.
+_MOST_FAILURES, _MOST_FAILURES_AT_END = 1000, 50
 _LONGEST_TRIAL_S = 3.0  # or after so long: each may wait for a server
-
 
 cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported here, in better words
 
@@ -71,8 +71,11 @@ def video_frames(capture: cv2.VideoCapture, damaged: list[int] | None = None) ->
     A video of constant rate keeps the times of its header, frame by frame. From the first frame for which the decoder
     says something else, by more than half a frame, the decoder's times hold (variable rate, wrong header).
     """
-    clock, number, failures, since = _VideoClock(frame_rate(capture)), 0, [], 0.0
-    while len(failures) < _MOST_FAILURES and (not failures or time.monotonic() - since < _LONGEST_TRIAL_S):
+    clock, told = _VideoClock(frame_rate(capture)), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    number, failures, since = 0, [], 0.0
+    while not failures or time.monotonic() - since < _LONGEST_TRIAL_S:
+        if len(failures) >= (_MOST_FAILURES if number < told else _MOST_FAILURES_AT_END):
+            return
         ok, frame = capture.read()
         if ok:
             if damaged is not None:

@@ -147,6 +147,14 @@ def test_a_damaged_frame_is_counted_and_the_rest_is_read(tmp_path):
     assert abs(frames[5][0].mean() - GRAY[6].mean()) < 3, "the frame after the hole"
 
 
+def test_a_long_damage_in_the_middle_is_not_the_end(tmp_path):
+    path, damaged = videos.write_video(tmp_path / "hole.avi", GRAY * 3, fps=25), []
+    for number in range(15, 105):
+        damage_frame(path, number)
+    times = [time_s for _, time_s in videos.read_frames(path, damaged)]
+    assert damaged == list(range(15, 105)) and times[-1] == pytest.approx((len(GRAY) * 3 - 1) / 25)
+
+
 @pytest.mark.parametrize("size, why", [((1600, 16), "narrow"), ((2, 8000), "narrow"), ((6, 400), "narrow")])
 def test_frames_that_show_nothing_are_refused(tmp_path, size, why):
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, size[::-1])
