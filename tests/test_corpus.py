@@ -238,6 +238,12 @@ def output_of_another_disk(root: Path) -> list[str]:
     return live(clip(root / "a.mp4"), "--output", str(root / BAD_NAME.replace(".avi", ".mp4")))
 
 
+def cut_off_in_a_class(root: Path) -> list[str]:
+    path = clip(root / "set/walk/cut.avi")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return evaluate("action", root / "set")
+
+
 def hole_in_a_class(root: Path) -> list[str]:
     damage_frame(clip(root / "set/walk/hole.avi"), 5)
     return evaluate("action", root / "set")
@@ -346,6 +352,7 @@ ROWS = [
         "a batch of images goes on past every kind that cannot be read",
     ),
     Row(hole_in_a_class, 1, (r"n=1 ", r"hole\.avi: .*\b5\b"), "a part of a clip is not scored silently"),
+    Row(cut_off_in_a_class, 1, (r"n=1 ", r"cut\.avi: ends after"), "a copy that stopped is not scored silently"),
     Row(classes_of_another_disk, 2, (r"caf.xe9",), "a class folder whose name is not UTF-8"),
     Row(output_of_another_disk, 0, (), "a recording may have any name"),
     Row(only_bad_images, 2, (r"page\.jpg: ", "error: "), "nothing is left to score"),

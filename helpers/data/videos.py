@@ -19,6 +19,7 @@ _SHORTEST_GAP_S = 0.5 / FASTEST_FPS
 _LONGEST_GAP_S = 600.0  # a screen recording may show nothing new for minutes; more is a damaged time
 # Frames in a row that cannot be decoded, after which a video is over: fewer where its header tells of no more frames.
 _MOST_FAILURES, _MOST_FAILURES_AT_END = 1000, 50
+_TOLD_SHARE = 0.9  # a video that ends before this share of what its header tells was cut off
 _LONGEST_TRIAL_S = 3.0  # or after so long: each may wait for a server
 
 cv2.utils.logging.setLogLevel(0)  # files that cannot be decoded are reported here, in better words
@@ -116,6 +117,19 @@ def frame_rate(capture: cv2.VideoCapture) -> float:
     """Frames a second that the header gives, or 25 when that cannot be (below 1, above 1000, not a number)."""
     rate = capture.get(cv2.CAP_PROP_FPS)
     return rate if 1 <= rate <= FASTEST_FPS else FALLBACK_FPS
+
+
+def shortfall(path: Path | str, last_s: float) -> str:
+    """How a video ended long before the end that its header tells, in words; empty otherwise.
+
+    last_s: time of the last frame that could be read, in seconds.
+    """
+    capture = open_video(path)
+    rate, count = frame_rate(capture), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    if not 0 < count < 1e8 or last_s + 1 / rate >= _TOLD_SHARE * count / rate:
+        return ""
+    return f"ends after {last_s:.1f} of {count / rate:.1f} s: it was cut off, is damaged, or its header is wrong"
 
 
 def write_video(path: Path | str, frames: Iterable[np.ndarray], fps: float = 25, *, codec: str | None = None) -> Path:

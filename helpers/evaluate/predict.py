@@ -13,7 +13,7 @@ from helpers.action.classifier import ActionClassifier
 from helpers.action.clips import FrameSampler, mean_over_windows
 from helpers.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
-from helpers.data.videos import read_frames
+from helpers.data.videos import read_frames, shortfall
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.emotion.faces import FaceFinder, crop_samples
 from helpers.errors import DataError
@@ -50,7 +50,7 @@ class Rejection:
 class Evaluation:
     """What a model made of a folder: of each file that could be used its answer, and what was left out.
 
-    incomplete: the videos that were scored although frames of them could not be decoded.
+    incomplete: the videos that were scored although a part of them could not be decoded.
     """
 
     predictions: Predictions
@@ -82,7 +82,9 @@ def evaluate_action(
             skipped.append(Skipped(sample.path, str(error)))
             continue
         used.append(sample)
-        if damaged:
+        if short := shortfall(sample.path, times[-1]):
+            incomplete.append(Skipped(sample.path, short))
+        elif damaged:
             incomplete.append(Skipped(sample.path, f"frames that cannot be decoded: {', '.join(map(str, damaged))}"))
         rows.append(mean_over_windows(classifier.classify, features, classifier.spec))
         if reject:

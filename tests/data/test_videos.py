@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import resource
 import struct
 from pathlib import Path
@@ -145,6 +146,13 @@ def test_a_damaged_frame_is_counted_and_the_rest_is_read(tmp_path):
     assert len(frames) == 11 and damaged == [5]
     np.testing.assert_allclose([time_s for _, time_s in frames], [n / 25 for n in range(12) if n != 5])
     assert abs(frames[5][0].mean() - GRAY[6].mean()) < 3, "the frame after the hole"
+
+
+def test_a_cut_off_video_is_told_from_a_whole_one(tmp_path):
+    path = videos.write_video(tmp_path / "v.avi", GRAY)
+    assert videos.shortfall(path, times_of(path)[-1]) == ""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert re.match(r"ends after 0\.\d of 1\.6 s: it was cut off", videos.shortfall(path, times_of(path)[-1]))
 
 
 def test_a_long_damage_in_the_middle_is_not_the_end(tmp_path):
