@@ -140,7 +140,7 @@ class OwnActions(widgets.VBox):
         return []
 
     def _say(self, place: widgets.HTML, words: str) -> None:
-        place.value = f'<div role="status">{html.escape(words)}</div>'
+        place.value = f'<div aria-live="polite">{html.escape(words)}</div>'
 
 
 def _model_folders(data: Path) -> Iterator[Path]:

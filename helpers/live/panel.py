@@ -70,9 +70,9 @@ class LivePanel(widgets.VBox):
         super().__init__(
             [
                 _row([self.source, self.address]),
-                _row([self.action_model, self.emotion_model]),
                 _row([self.start, self.pause, self.stop, self.record, self.snapshot]),
                 _row([self.threshold, self.smoothing, self.mirror]),
+                _row([self.action_model, self.emotion_model]),
                 _row([self.image, widgets.VBox([self.action_bars, self.emotion_bars])]),
                 self.speed,
                 self.camera,

@@ -258,9 +258,9 @@ class Sheet:
         self.page.get_by_text(re.compile(r"\| Idle$")).wait_for()  # the kernel's state in the status bar
 
     def run_to_the_panel(self) -> None:
-        """Click into the first code cell, Shift+Enter three times: the imports, a heading, the panel."""
+        """Click into the first code cell, Shift+Enter four times: imports, parameters, a heading, the panel."""
         self.page.locator(".jp-CodeCell .cm-content").first.click()
-        for _ in range(3):
+        for _ in range(4):
             self.page.keyboard.press("Shift+Enter")
         expect(self.panel).to_contain_text("Ready. Press Start.")  # a new one, not the one before
         expect(self.panel).to_have_count(1)
