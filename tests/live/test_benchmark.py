@@ -119,3 +119,9 @@ def test_command_line_says_what_is_wrong(arguments, words, capsys):
     assert command.main(arguments) == 2
     output = capsys.readouterr()
     assert output.out == "" and words in output.err and "Traceback" not in output.err
+
+
+def test_the_measured_video_is_not_overwritten(gray_clip, capsys):
+    before = gray_clip.read_bytes()
+    assert command.main(["--source", str(gray_clip), "--json", str(gray_clip)]) == 2
+    assert "is the source" in capsys.readouterr().err and gray_clip.read_bytes() == before
