@@ -167,10 +167,11 @@ def save_emotion(
     spec: FaceSpec,
     temperature: float = 1.0,
     class_prior: dict[str, float] | None = None,
+    suffixes: tuple[str, ...] = (".keras", ".h5"),
 ) -> None:
-    """Write emotion_model.h5 and .tflite, labels.json and config.json: what `EmotionClassifier.load` reads."""
+    """Write emotion_model.tflite, .keras and .h5, labels.json, config.json: what `EmotionClassifier.load` reads."""
     folder = Path(folder)
-    save_keras(model, folder / "emotion_model")
+    save_keras(model, folder / "emotion_model", suffixes)
     export_litert(model, folder / "emotion_model.tflite")
     save_labels(folder, tuple(labels))
     settings = {"face": spec.as_dict(), "temperature": temperature}

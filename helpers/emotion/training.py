@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from helpers.emotion.augmentation import FaceAugmentation, augment_faces, mixup
-from helpers.emotion.classifier import save_emotion, with_temperature
+from helpers.emotion.classifier import DEFAULT_EMOTION, save_emotion, with_temperature
 from helpers.emotion.data import FaceData
 from helpers.emotion.faces import FacePreprocessor, FaceSpec
 from helpers.emotion.model import NetworkSpec, build_mini_xception, compile_emotion, trainable_twin
+from helpers.keras_files import load_keras
+from helpers.model_files import load_labels, read_config
 from helpers.runtime import KerasFunction
 from helpers.training import capped_class_weights, fit, make_optimizer
 
@@ -127,8 +131,13 @@ class FaceBatches(keras.utils.PyDataset):
         self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.crops))
 
 
-def train_emotion(recipe: EmotionRecipe, data: FaceData, work: Path) -> tuple[keras.Model, dict[str, list[float]]]:
-    """Train a Mini-Xception; (network with the weights of the best validation epoch, history). Continues in `work`."""
+def train_emotion(
+    recipe: EmotionRecipe, data: FaceData, work: Path, *, from_shipped: bool = False
+) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Train a Mini-Xception; (network with the weights of the best validation epoch, history). Continues in `work`.
+
+    from_shipped: keep the shipped network's features and train the last layer alone, for when there are few faces.
+    """
     keras.utils.set_random_seed(recipe.seed)
     classes, preprocessor = len(data.labels), FacePreprocessor(recipe.face)
     batches = FaceBatches(
@@ -141,6 +150,8 @@ def train_emotion(recipe: EmotionRecipe, data: FaceData, work: Path) -> tuple[ke
         weights=capped_class_weights(data.targets, classes, recipe.class_weight_cap),
     )
     model = build_mini_xception(classes, recipe.face.size, recipe.network)
+    if from_shipped:
+        _start_from_shipped(model, data.labels)
     twin = trainable_twin(model, recipe.optimizer.precision)
     steps = len(batches) * recipe.epochs
     optimizer = make_optimizer(recipe.optimizer.name, recipe.optimizer.rate, steps, recipe.optimizer.weight_decay)
@@ -151,6 +162,7 @@ def train_emotion(recipe: EmotionRecipe, data: FaceData, work: Path) -> tuple[ke
     )
     history = fit(twin, batches, validation, recipe.epochs, work, recipe.seed)
     model.set_weights(twin.get_weights())
+    model.trainable = True
     return model, history
 
 
@@ -161,10 +173,63 @@ def train_classifier(recipe: EmotionRecipe, data: FaceData, folder: Path) -> dic
     are equally likely (`classifier.correct_prior`). Checkpoints are kept in `folder`/work.
     """
     model, history = train_emotion(recipe, data, folder / "work")
+    save_trained(model, recipe, data, folder, suffixes=(".h5",))
+    return history
+
+
+def save_trained(
+    model: keras.Model,
+    recipe: EmotionRecipe,
+    data: FaceData,
+    folder: Path,
+    *,
+    balanced: bool = False,
+    suffixes: tuple[str, ...] = (".keras", ".h5"),
+) -> None:
+    """Write a trained network with its labels and its temperature on the validation faces.
+
+    The shares of the classes in training are written, too, unless the training was `balanced` by class weights.
+    """
     answers = KerasFunction(model)(FacePreprocessor(recipe.face).normalise(data.validation_crops))
     temperature = fit_temperature(answers, data.validation_targets)
-    save_emotion(folder, model, data.labels, spec=recipe.face, temperature=temperature, class_prior=data.class_prior())
-    return history
+    save_emotion(
+        folder,
+        model,
+        data.labels,
+        spec=recipe.face,
+        temperature=temperature,
+        class_prior=None if balanced else data.class_prior(),
+        suffixes=suffixes,
+    )
+
+
+def _start_from_shipped(model: keras.Model, labels: Sequence[str]) -> None:
+    """Give `model` the shipped network's weights and freeze all but the last layer.
+
+    A class that the shipped network knows starts from its map there, with the bias that a uniform prior asks for.
+    """
+    shipped, known = load_keras(DEFAULT_EMOTION / "emotion_model.h5"), load_labels(DEFAULT_EMOTION / "labels.json")
+    for layer in model.layers:
+        if layer.weights and layer.name != "class_maps":
+            layer.set_weights(shipped.get_layer(layer.name).get_weights())
+            layer.trainable = False
+    config = read_config(DEFAULT_EMOTION / "config.json")
+    (kernel, bias), (shipped_kernel, shipped_bias) = (
+        network.get_layer("class_maps").get_weights() for network in (model, shipped)
+    )
+    for place, label in enumerate(labels):
+        if label in known:
+            kernel[..., place] = shipped_kernel[..., known.index(label)]
+            share = config.get("class_prior", {}).get(label, 1.0)
+            bias[place] = shipped_bias[known.index(label)] - config["temperature"] * np.log(share)
+    model.get_layer("class_maps").set_weights([kernel, bias])
+
+
+def fastest_precision() -> str:
+    """What this processor trains fastest in: "mixed_bfloat16" with AVX-512 BF16 or AMX, else "float32"."""
+    flags = Path("/proc/cpuinfo")  # elsewhere than on Linux unknown
+    known = flags.is_file() and re.search(r"\b(avx512_bf16|amx_bf16)\b", flags.read_text())
+    return "mixed_bfloat16" if known else "float32"
 
 
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:
