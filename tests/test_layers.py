@@ -17,6 +17,7 @@ LAYERS = {  # rooms and modules of helpers/ by layer; each may import its own la
     "console": 0,
     "data": 1,
     "runtime": 1,
+    "keras2": 1,
     "keras_files": 1,
     "model_files": 1,
     "training": 1,
