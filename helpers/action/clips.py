@@ -24,6 +24,7 @@ from helpers.action.motion import (
 )
 from helpers.data.videos import read_frames
 
+NONE = "none"  # class folder of clips that show none of the actions
 CHANNELS = ("masked_flow", "flow", "rgb")
 
 

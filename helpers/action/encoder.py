@@ -47,15 +47,30 @@ def train_encoder(recipe: EncoderRecipe, work: Path) -> tuple[keras.Model, dict[
     keras.utils.set_random_seed(recipe.seed)
     backbone = build_backbone(spec.size, None if smoke else "imagenet")
     adapt_batch_normalisation(backbone, np.concatenate(steps[::5]), *(2, 8) if smoke else ())
-    head = build_action_head(
-        len(actions), max(1, spec.length // recipe.stride), units=recipe.units, dropout=recipe.dropout
-    )
+    return backbone, tune_encoder(backbone, recipe, steps, targets=targets, classes=len(actions), work=work)
+
+
+def tune_encoder(
+    backbone: keras.Model,
+    recipe: EncoderRecipe,
+    steps: list[np.ndarray],
+    *,
+    targets: np.ndarray,
+    classes: int,
+    work: Path,
+) -> dict[str, list[float]]:
+    """Fine-tune an encoder on clips, from `TUNED_FROM` on, after an LSTM head has learned alone; the history.
+
+    steps: per video int8 (n, size, size, 3), see `clip_steps`. targets: int (videos,), NO_ACTION for none of `classes`.
+    """
+    length = max(1, recipe.clip.length // recipe.stride)
+    head = build_action_head(classes, length, units=recipe.units, dropout=recipe.dropout)
     run = KerasFunction(backbone)
     features = [[run(clip.astype(np.float32) / 127)] for clip in steps]
     alone = replace(recipe, learning_rate=recipe.head_rate, epochs=min(recipe.head_epochs, recipe.epochs), batch=32)
     train_clips(head, alone, features, targets=targets, work=work / "head", stride=recipe.stride)
     freeze_before(backbone, TUNED_FROM)
-    history = train_clips(
+    return train_clips(
         join_for_training(backbone, head),
         recipe,
         [[clip] for clip in steps],
@@ -64,4 +79,3 @@ def train_encoder(recipe: EncoderRecipe, work: Path) -> tuple[keras.Model, dict[
         stride=recipe.stride,
         augment=augment_flow,
     )
-    return backbone, history

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from helpers.action.clips import NO_AUGMENTATION, Augmentation, ClipSpec, video_steps
+from helpers.action.clips import NO_AUGMENTATION, NONE, Augmentation, ClipSpec, video_steps
 from helpers.action.model import build_backbone, split_action_model
 from helpers.action.recipe import ActionRecipe
 from helpers.data.cache import cached_array, content_key, weights_key
@@ -111,7 +111,7 @@ class ActionData:
 
     @property
     def targets(self) -> np.ndarray:
-        """int (videos,); NO_ACTION for people who only stand there."""
+        """int (videos,); NO_ACTION for real clips in a folder `none` and for synthetic people who only stand there."""
         known = {label: index for index, label in enumerate(self.labels)}
         return np.array([known.get(sample.label, NO_ACTION) for sample in [*self.samples, *self.synthetic]])
 
@@ -139,7 +139,7 @@ def read_action_data(
         skipped=skipped,
         progress=progress,
     )
-    labels = tuple(sorted({sample.label for sample in used}))
+    labels = tuple(sorted({sample.label for sample in used} - {NONE}))
     people = range(recipe.synthetic_people) if people is None else people
     actions = (*labels, IDLE) if set(labels) <= set(ACTIONS) else (IDLE,)
     synthetic, synthetic_features = synthetic_clips(people, actions) if people else [], []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -10,9 +10,10 @@ import numpy as np
 
 from helpers.action.batches import ClipBatches, clip_targets, middle_window
 from helpers.action.clips import mean_over_windows
-from helpers.action.features import ActionData
+from helpers.action.features import NO_ACTION, ActionData
 from helpers.action.model import build_action_head
 from helpers.action.recipe import ActionRecipe, FitRecipe
+from helpers.data.folders import Sample
 from helpers.data.splits import leave_groups_out
 from helpers.runtime import KerasFunction
 from helpers.training import fit, make_optimizer
@@ -83,7 +84,9 @@ def train_action(
         work=work,
         validation=held_out,
     )
-    return head, history
+    trained = keras.models.clone_model(head)  # not compiled: it is saved without the optimizer's state
+    trained.set_weights(head.get_weights())
+    return trained, history
 
 
 def video_probabilities(classify: Callable, data: ActionData, indices: Sequence[int]) -> np.ndarray:
@@ -92,20 +95,27 @@ def video_probabilities(classify: Callable, data: ActionData, indices: Sequence[
 
 
 def cross_validate_action(
-    data: ActionData, recipe: ActionRecipe, work: Path
+    data: ActionData,
+    recipe: ActionRecipe,
+    work: Path,
+    *,
+    folds: Iterable[tuple[list[Sample], list[Sample]]] | None = None,
+    curves: bool = False,
 ) -> tuple[np.ndarray, dict[str, list[float]]]:
     """Score each real video once by a head that never saw its group; (probabilities, mean history).
 
+    folds: pairs (train, test); by default the recipe's number, by group. curves: the history has validation, too.
     probabilities: float32 (videos, classes), the mean over a video's windows. The history is the mean over the folds;
     `seconds` is their sum. A fold that is finished is not trained again after a kill.
     """
     place = {sample.path: index for index, sample in enumerate(data.samples)}
     probabilities = np.zeros((len(data.samples), len(data.labels)), np.float32)
-    histories = []
-    folds = min(recipe.folds, len({sample.group for sample in data.samples}))
-    for fold, (train, test) in enumerate(leave_groups_out(data.samples, folds, recipe.seed)):
-        inside, outside = ([place[sample.path] for sample in part] for part in (train, test))
-        head, history = train_action(data, recipe, work / str(fold), training=inside)
+    histories, targets = [], data.targets
+    count = min(recipe.folds, len({sample.group for sample in data.samples}))
+    for fold, parts in enumerate(folds or leave_groups_out(data.samples, count, recipe.seed)):
+        inside, outside = ([place[sample.path] for sample in part] for part in parts)
+        shown = [index for index in outside if targets[index] != NO_ACTION] if curves else None
+        head, history = train_action(data, recipe, work / str(fold), training=inside, validation=shown)
         probabilities[outside] = video_probabilities(KerasFunction(head), data, outside)
         histories.append(history)
     mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}

@@ -125,6 +125,33 @@ def leave_groups_out(samples: list[Sample], folds: int, seed: int) -> Iterator[t
     yield from _pairs(samples, indices)
 
 
+def _labels(samples: Iterable[Sample]) -> set[str]:
+    return {sample.label for sample in samples}
+
+
+def honest_folds(
+    samples: list[Sample], most: int = 5, *, seed: int = 0, extra: str = ""
+) -> list[tuple[list[Sample], list[Sample]]]:
+    """Up to `most` pairs (train, test) in which training has every label that is tested, and no group of the test part.
+
+    extra: a label that need not be on both sides (clips that show none of the classes). Raises DataError naming the
+    label that has only one group, or that every split takes from its training part.
+    """
+    scored = [sample for sample in samples if sample.label != extra]
+    _check_splittable(scored)
+    groups = {label: {s.group for s in scored if s.label == label} for label in {s.label for s in scored}}
+    for folds in range(min(most, *map(len, groups.values())), 1, -1):
+        for attempt in range(50):
+            pairs = list(leave_groups_out(samples, folds, seed + attempt))
+            missing = {label for train, test in pairs for label in _labels(test) - _labels(train) - {extra}}
+            if not missing:
+                return pairs
+    raise DataError(
+        f"label {min(missing)!r}: whatever is held out by group, a part would be trained without it: its "
+        f"{len(groups[min(missing)])} groups hold other labels, too. Add files of another group."
+    )
+
+
 def assert_disjoint(train: Iterable[Sample], test: Iterable[Sample]) -> None:
     """Raises DataError naming the groups and files that are on both sides of a split."""
     train, test = list(train), list(test)

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from helpers.action.classifier import ActionClassifier
-from helpers.action.clips import FrameSampler, mean_over_windows
+from helpers.action.clips import NONE, FrameSampler, mean_over_windows
 from helpers.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
 from helpers.data.videos import read_frames, shortfall
@@ -20,7 +20,6 @@ from helpers.errors import DataError
 from helpers.predictions import Predictions
 from helpers.smoothing import HysteresisSmoother, Smoothing
 
-NONE = "none"  # class folder of clips that show none of the actions
 _BATCH = 256  # faces: few megabytes, and no faster when larger
 
 

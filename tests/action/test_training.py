@@ -67,9 +67,9 @@ def test_each_video_is_scored_by_a_head_that_never_saw_its_group(data, tmp_path,
     seen = []
     train = action_training.train_action
 
-    def remember(data, recipe, work, training):
+    def remember(data, recipe, work, training, validation):
         seen.append({data.samples[index].group for index in training})
-        return train(data, recipe, work, training=training)
+        return train(data, recipe, work, training=training, validation=validation)
 
     monkeypatch.setattr(action_training, "train_action", remember)
     probabilities, history = action_training.cross_validate_action(data, replace(RECIPE, epochs=2), tmp_path)

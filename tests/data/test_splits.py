@@ -117,3 +117,39 @@ def test_assert_disjoint_names_what_is_shared():
     with pytest.raises(DataError, match=r"anna_0\.avi"):
         splits.assert_disjoint(train, same_file)
     splits.assert_disjoint(train, test[1:])
+
+
+def grouped(labels: dict[str, str]) -> list[Sample]:
+    """One sample per letter: {label: "abc"} are three samples of the groups a, b and c."""
+    return [
+        Sample(Path(f"{label}{number}.mp4"), label, group)
+        for label, groups in labels.items()
+        for number, group in enumerate(groups)
+    ]
+
+
+@pytest.mark.parametrize(
+    "labels, folds, reason",
+    [
+        ({"hop": "abcdef", "nod": "abcdef"}, 5, "five at most"),
+        ({"hop": "abcdef", "nod": "gh"}, 2, "a label with two groups allows two"),
+        ({"hop": "aabbcc", "nod": "abc", "none": "z"}, 3, "clips that show nothing need no second group"),
+    ],
+)
+def test_honest_folds_train_with_every_label_that_they_test(labels, folds, reason):
+    samples = grouped(labels)
+    pairs = splits.honest_folds(samples, extra="none")
+    assert len(pairs) == folds, reason
+    assert sorted(s.path for _, test in pairs for s in test) == sorted(s.path for s in samples), "each is tested once"
+    for train, test in pairs:
+        splits.assert_disjoint(train, test)
+        assert {s.label for s in test} - {"none"} <= {s.label for s in train}
+
+
+@pytest.mark.parametrize(
+    "labels, named",
+    [({"hop": "ab", "nod": "aa"}, "'nod' has files of one group"), ({"hop": "ab", "nod": "b"}, "'nod'")],
+)
+def test_folds_that_cannot_be_honest_name_the_label(labels, named):
+    with pytest.raises(DataError, match=named):
+        splits.honest_folds(grouped(labels))

@@ -1,0 +1,1 @@
+"""A folder of the user's own becomes a model: python -m helpers.train."""
