@@ -70,8 +70,12 @@ class Pipeline:
         emotion = EmotionClassifier.load(emotion_model or DEFAULT_EMOTION)
         return cls(action, emotion, FaceFinder(detect_width=_DETECT_WIDTH), settings=settings)
 
-    def reset(self) -> None:
-        """Forget everything: the next frame is the first of another video, its first face number 1."""
+    def reset(self, *, is_live: bool = False) -> None:
+        """Forget everything: the next frame is the first of another video, its first face number 1.
+
+        is_live: no frame waits for a scan for small faces; otherwise two runs over a video give the same result.
+        """
+        self._is_live = is_live
         self._frame_index = 0
         self._tracker = FaceTracker(self.finder) if self.finder else None
         self._forget()
@@ -79,7 +83,7 @@ class Pipeline:
     def _forget(self) -> None:
         """After a cut: no face and no action goes on; face numbers do."""
         self._shape, self._time_s = None, None
-        self._detection = DetectionSchedule(self.finder) if self.finder else None
+        self._detection = DetectionSchedule(self.finder, is_live=self._is_live) if self.finder else None
         if self._tracker:
             self._tracker.forget()
         self._answer = HysteresisSmoother()

@@ -169,7 +169,7 @@ class LiveSession:
         self.stopping = job.stop  # jobs play one after the other
         readout = Readout()
         source = stack.enter_context(self._opener(job.source))
-        self.pipeline.reset()
+        self.pipeline.reset(is_live=source.is_live)
         job.name, job.fps = source.name, source.fps
         self._say(job, "running", f"Running: {job.name}.")
         clock = self.pipeline.clock

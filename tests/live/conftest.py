@@ -44,7 +44,7 @@ def wide_finder():
 
 @pytest.fixture(scope="session")
 def photograph():
-    """A real face (NASA, public domain, shipped by matplotlib) about 130 pixels wide, uint8 BGR (300, 300, 3)."""
+    """A real face (NASA, public domain, shipped by matplotlib), about 190 pixels wide, uint8 BGR (300, 300, 3)."""
     with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
         image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
     return image[20:320, 100:400]
@@ -52,13 +52,13 @@ def photograph():
 
 @pytest.fixture(scope="session")
 def portrait(photograph):
-    """The face about 100 pixels wide, uint8 BGR (240, 240, 3)."""
+    """The face about 150 pixels wide, uint8 BGR (240, 240, 3)."""
     return cv2.resize(photograph, (240, 240), interpolation=cv2.INTER_AREA)
 
 
 @pytest.fixture(scope="session")
 def head(photograph):
-    """The face about 90 pixels wide, uint8 BGR (200, 200, 3)."""
+    """The face about 125 pixels wide, uint8 BGR (200, 200, 3)."""
     return cv2.resize(photograph, (200, 200), interpolation=cv2.INTER_AREA)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
 
 from helpers.emotion.faces import FaceFinder
+from helpers.live import detection
 from helpers.live.detection import iou
 from helpers.live.pipeline import Pipeline
 
 FPS = 10
-PORTRAIT_FACE = 100  # pixels, width of the face in the fixture `portrait`
+PORTRAIT_FACE = 150  # pixels, side of the box round the face in the fixture `portrait`
 
 
 def group_photograph(portrait, shape, widths):
@@ -29,9 +32,10 @@ def group_photograph(portrait, shape, widths):
     return frame
 
 
-def watched(frame, finder, seconds):
+def watched(frame, finder, seconds, is_live=False):
     """The faces after so many seconds of a camera that shows this frame, with its noise."""
     pipeline, rng = Pipeline(None, None, finder), np.random.default_rng(1)
+    pipeline.reset(is_live=is_live)
     for k in range(round(seconds * FPS) + 1):
         noisy = cv2.add(frame, rng.integers(0, 4, (1, frame.shape[1], 3), np.uint8).repeat(frame.shape[0], 0))
         result = pipeline.step(noisy, k / FPS)
@@ -48,6 +52,17 @@ def test_small_faces_are_found_within_two_seconds(shape, widths, portrait, wide_
     found = [box for box in truth if any(iou(box, other) > 0.4 for other in boxes)]
     assert len(found) >= 0.8 * len(truth)
     assert len(boxes) <= len(widths), "nobody twice, and no chance pattern"
+
+
+def test_a_live_stream_does_not_wait_for_a_scan(portrait, wide_finder, monkeypatch):
+    """A machine on which a scan never ends: the faces that the reduced frame shows are followed all the same."""
+    never = threading.Event()
+    monkeypatch.setattr(detection._Scan, "detect", lambda scan, gray: never.wait(60) and [])
+    try:
+        frame = group_photograph(portrait, (720, 1280), [60, 130])
+        assert len(watched(frame, wide_finder, 2.0, is_live=True)) == 1
+    finally:
+        never.set()
 
 
 def test_a_scan_beside_the_stream_gives_the_same_in_every_run(portrait, wide_finder):
