@@ -1,9 +1,10 @@
 """The command line that trains a model on the user's own files.
 
-python -m helpers.train action FOLDER_OR_ZIP --output DIR [--epochs N] [--optimizers sgd,adam,adagrad] [--fine-tune]
+python -m helpers.train action  FOLDER_OR_ZIP --output DIR [--epochs N] [--optimizers sgd,adam,adagrad] [--fine-tune]
+python -m helpers.train emotion FOLDER_OR_ZIP --output DIR [--epochs N] [--optimizers sgd,adam,adagrad]
 
-It prints what it found, scores every file once by a network that never saw its group, trains the model for use on all
-files, and ends with the lines that run and score it. Stopped or killed, the same line goes on where it was.
+It prints what it found, scores files by a network that never saw their group, writes model and report.md, and ends with
+the lines that run and score the model. Stopped or killed, the same line goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from helpers.console import run_command
 from helpers.errors import DataError
 
 OPTIMIZERS = ("sgd", "adam", "adagrad", "adamw")
-TASKS = {"action": "train on videos"}  # each is a module of this package with train(options)
+TASKS = {
+    "action": "train on videos",
+    "emotion": "train on photographs or face crops",
+}  # each is a module of this package with train(options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -59,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 when source or output cannot be used, 130 when stopped."""
     options = _parse(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if options.task == "emotion":
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # bfloat16 is many times as slow without
     try:
         from helpers.distributed import start_distribution  # Keras: not before the two lines above
 

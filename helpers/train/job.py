@@ -114,6 +114,8 @@ class Outcome:
 
     task: "action" or "emotion". held_out: each file scored by a network that never saw its group. histories: by
     optimizer, its curves. chosen: the optimizer in use. notes: sentences about how it was trained.
+    scored, closing: how `held_out` came about, and the sentence before the lines that use the model.
+    evaluate_options: of the second of these lines.
     """
 
     task: str
@@ -123,6 +125,9 @@ class Outcome:
     chosen: str
     notes: Sequence[str]
     skipped: Sequence[Skipped]
+    scored: str = "each file scored by a network that never saw its group (person or place)"
+    closing: str = "Use it. The model was trained on all files; the second line wants others for a true figure:"
+    evaluate_options: Sequence[str] = ()
 
 
 def report(outcome: Outcome, folder: Path, file: OutputFile, source: str | Path) -> None:
@@ -143,28 +148,29 @@ def report(outcome: Outcome, folder: Path, file: OutputFile, source: str | Path)
         figures.append(
             "(the best of several was chosen on the files that are reported: its figure is a little too kind)"
         )
-    lines = _usage(outcome.task, folder, source)
+    lines = _usage(outcome, folder, source)
     text = (
         [f"# A model for {', '.join(outcome.held_out.classes)}", ""]
-        + ["Each file was scored once, by a network that never saw its group (person or place):", ""]
+        + [f"{outcome.scored[0].upper()}{outcome.scored[1:]}:", ""]
         + ["```text", *figures, "```", "", "![confusion matrix](confusion.png)", "", "![curves](curves.png)", ""]
         + ["```text", format_histories(outcome.histories), "```", ""]
         + [f"- {note}" for note in outcome.notes]
         + [f"- {_skipped(item)}" for item in outcome.skipped]
-        + ["", "The model for use was trained on all files, so these have nothing left to test it with:", ""]
+        + ["", outcome.closing, ""]
         + ["```bash", *lines, "```", ""]
     )
     file.write("\n".join(text).encode())
-    print("\neach file scored by a network that never saw its group:")
+    print(f"\n{outcome.scored}:")
     print("\n".join(figures))
-    print("\nUse it (the second line wants files that it was not trained on for a true figure):")
+    print(f"\n{outcome.closing}")
     print("\n".join(lines))
 
 
-def _usage(task: str, folder: Path, source: str | Path) -> list[str]:
+def _usage(outcome: Outcome, folder: Path, source: str | Path) -> list[str]:
     python = shlex.quote(Path(sys.executable).name)
-    place = shlex.quote(str(folder))
+    place, task = shlex.quote(str(folder)), outcome.task
+    options = "".join(f" {option}" for option in outcome.evaluate_options)
     return [
         f"{python} -m helpers.live --{task}-model {place}",
-        f"{python} -m helpers.evaluate {task} {shlex.quote(str(source))} --model {place}",
+        f"{python} -m helpers.evaluate {task} {shlex.quote(str(source))} --model {place}{options}",
     ]
