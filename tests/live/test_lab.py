@@ -460,7 +460,7 @@ def test_a_page_that_goes_away_gives_the_camera_back(source, farewell, silence, 
     def stream():
         sheet.choose(source)
         if source == ADDRESS:
-            sheet.panel.get_by_placeholder("film.mp4").fill(f"{network_camera.address}/endless")
+            sheet.panel.get_by_placeholder("video.mp4").fill(f"{network_camera.address}/endless")
         sheet.press("Start")
         sheet.wait_for_pictures()
 
