@@ -114,9 +114,9 @@ def freeze_before(backbone: keras.Model, name: str) -> None:
 
 def join_for_training(backbone: keras.Model, head: keras.Model) -> keras.Model:
     """The function of `join_action_model`, with all steps of all clips in one batch: several times as fast to train."""
-    length, picture = head.input_shape[1], backbone.input_shape[1:]
-    inputs = keras.Input((length, *picture), name="clip")
-    features = backbone(keras.ops.reshape(inputs, (-1, *picture)))
+    length, image = head.input_shape[1], backbone.input_shape[1:]
+    inputs = keras.Input((length, *image), name="clip")
+    features = backbone(keras.ops.reshape(inputs, (-1, *image)))
     return keras.Model(
         inputs, head(keras.ops.reshape(features, (-1, length, features.shape[-1]))), name="clip_training"
     )

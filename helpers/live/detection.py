@@ -35,9 +35,9 @@ class DetectionSchedule:
 
     The whole frame is detected reduced to `finder.detect_width`: the smallest face that is seen there is 56 pixels
     wide *at that width*. A frame that is wider is therefore scanned as it is, too, in a thread of its own: faces of 60
-    pixels are found within two seconds at any size up to 4K (96 of 96 in composed frames of 1280 to 3840 pixels; of the 7
-    and the 6 faces that dlib finds in two group photographs all, where the reduced frame shows 1 and 2). The scan of a
-    4K frame takes 0.4 s of one core, every 1.4 s.
+    pixels are found within two seconds at any size up to 4K (96 of 96 in composed frames of 1280 to 3840 pixels). Of
+    the 7 and the 6 faces that dlib finds in two group photographs all are found; the reduced frame shows 1 and 2. The
+    scan of a 4K frame takes 0.4 s of one core, every 1.4 s.
 
     is_live: a scan that takes longer than it should is waited for by later frames, not by the stream.
     """

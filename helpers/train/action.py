@@ -98,7 +98,10 @@ def read_videos(samples: list[Sample], recipe: ActionRecipe, skipped: list[Skipp
     start, left_out = time.perf_counter(), len(skipped)
     clip_features(samples[:1], recipe.clip, encoder, augmentations=recipe.augmentations, seed=recipe.seed, skipped=[])
     minutes = (time.perf_counter() - start) * len(samples) / 60
-    print(f"\nfeatures of {len(samples)} clips, {recipe.augmentations} versions each: about {minutes:.1f} minutes")
+    print(
+        f"\nfeatures of {len(samples)} clips, {recipe.augmentations} versions each: about {minutes:.1f} minutes",
+        flush=True,
+    )
     data = read_action_data(samples, recipe, encoder, skipped=skipped, progress=lambda files: tqdm(files, unit="clip"))
     job.name_skipped(skipped[left_out:])
     if len(data.labels) < 2:
@@ -112,7 +115,7 @@ def fine_tuned(data: ActionData, training: list[Sample], work: Path, epochs: int
     everything = [*data.samples, *data.synthetic]
     steps, known = clip_steps(everything, data.spec), {sample.path for sample in [*training, *data.synthetic]}
     chosen = [index for index, sample in enumerate(everything) if sample.path in known]
-    print(f"fine-tuning the encoder on {len(chosen)} clips")
+    print(f"fine-tuning the encoder on {len(chosen)} clips", flush=True)
     tune_encoder(
         encoder,
         EncoderRecipe(clip=data.spec, epochs=min(epochs, EncoderRecipe.epochs)),
@@ -134,7 +137,8 @@ def _score(views: list[ActionData], recipe: ActionRecipe, folds: list, work: Pat
     ]
     probabilities = sum(found for found, _ in parts)
     accuracy = float((probabilities.argmax(axis=1) == targets)[targets != NO_ACTION].mean())
-    print(f"{recipe.optimizer}: {len(folds)} folds in {time.perf_counter() - start:.0f} s, accuracy {accuracy:.3f}")
+    seconds = time.perf_counter() - start
+    print(f"{recipe.optimizer}: {len(folds)} folds in {seconds:.0f} s, accuracy {accuracy:.3f}", flush=True)
     return accuracy, probabilities, {key: np.mean([h[key] for _, h in parts], axis=0).tolist() for key in parts[0][1]}
 
 

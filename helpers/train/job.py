@@ -74,7 +74,7 @@ def describe(samples: Sequence[Sample], skipped: Sequence[Skipped], what: str) -
 
 
 def name_skipped(skipped: Sequence[Skipped]) -> None:
-    print("\n".join(map(_skipped, skipped)), end="\n" if skipped else "")
+    print("\n".join(map(_skipped, skipped)), end="\n" if skipped else "", flush=True)
 
 
 def _skipped(item: Skipped) -> str:

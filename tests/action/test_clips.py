@@ -341,22 +341,22 @@ def test_the_mirrored_square_goes_the_other_way():
 
 
 def ego_motion_flow(zoom: float, turn: float, right: float, down: float, other: float) -> tuple[np.ndarray, np.ndarray]:
-    """(optical flow float32 (96, 128, 2), newer frame) of a textured picture that a camera sees so.
+    """(optical flow float32 (96, 128, 2), newer frame) of a textured image that a camera sees so.
 
-    other: in the lower right quarter of the picture something goes so many pixels further to the right.
+    other: in the lower right quarter of the frame something goes so many pixels further to the right.
     """
 
     def seen(along: float) -> np.ndarray:
         matrix = np.array(
             [[1 + zoom, -turn, along - zoom * 64 + turn * 48], [turn, 1 + zoom, down - zoom * 48 - turn * 64]]
         )
-        return cv2.warpAffine(picture, matrix, (128, 96), borderMode=cv2.BORDER_REFLECT)
+        return cv2.warpAffine(image, matrix, (128, 96), borderMode=cv2.BORDER_REFLECT)
 
-    picture = cv2.cvtColor(texture(96, 128, 3, 6), cv2.COLOR_BGR2GRAY)
+    image = cv2.cvtColor(texture(96, 128, 3, 6), cv2.COLOR_BGR2GRAY)
     newer = seen(right)
     if other:
         newer[48:, 64:] = seen(right + other)[48:, 64:]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(picture, newer, None)
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(image, newer, None)
     return flow, motion_module.normalise_locally(newer)
 
 
@@ -406,7 +406,7 @@ def test_after_one_frame_nothing_has_moved():
 
 
 def test_outside_the_frame_nothing_moves():
-    """Seen four times as wide, most of the picture lies outside of the frame."""
+    """Seen four times as wide, most of the image lies outside of the frame."""
     step = clips.steps_of(drifting_square(30, 0), FLOW, Augmentation(zoom=4.0))[-1]
     assert (step[:2] == REST).all() and (step[:, :2] == REST).all()
     assert step[..., 2].max() > 0

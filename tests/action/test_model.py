@@ -26,7 +26,7 @@ def clip() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def backbone(clip) -> keras.Model:
-    """MobileNetV2 whose batch normalisation has these pictures' statistics: untrained, yet its features differ."""
+    """MobileNetV2 whose batch normalisation has these images' statistics: untrained, yet its features differ."""
     keras.utils.set_random_seed(0)
     model = action_model.build_backbone(SIDE, weights=None)
     for layer in model.layers:
