@@ -315,6 +315,32 @@ def pipes(folder: Path) -> None:
         os.mkfifo(path)
 
 
+def train_with_table(table: bytes) -> Callable[[Path], list[str]]:
+    def make(root: Path) -> list[str]:
+        for name in ("bend/a.mp4", "bend/b.mp4", "walk/c.mp4"):
+            clip(root / "set" / name)
+        (root / "set/groups.csv").write_bytes(b"label,file,group\n" + table)
+        return ["helpers.train.__main__", "action", str(root / "set"), "--output", str(root / "model")]
+
+    return make
+
+
+def train_on_pipes(root: Path) -> list[str]:
+    for label in ("happy", "sad"):
+        pipe(root / "set" / label / "a.jpg")
+    return ["helpers.train.__main__", "emotion", str(root / "set"), "--output", str(root / "model")]
+
+
+BAD_TABLES = [
+    (b"bend,a.mp4,p\nbend,b.mp4\n", "line 3 has 2 cells", "a row that stops early"),
+    (b'bend,"a.mp4,p\nbend,b.mp4,q\n', "row that begins in line 2", "a quote that is never closed"),
+    (b"bend,a.mp4,p\0\n", "NUL", "a table that was cut out of a binary file"),
+    (b"bend,a.mp4,p\nbend,a.mp4,q\n", "line 3 puts bend/a", "one file in two groups"),
+    (b"bend,gone.mp4,p\n", "line 2 names bend/gone", "a row without its file"),
+    (b"bend,a.mp4,p\n", r"b\.mp4.*no row", "a file without its row"),
+    (b"bend,a.mp4,\n", "line 2 gives bend/a", "no group"),
+]
+
 HOSTILE_SETTINGS = [
     *(("emotion", text, "temperature") for text in ("0", "-1", '"1.5"', "null", "NaN", "1e999", "true")),
     *(("emotion", text, "class_prior") for text in ("3", "[1, 2]", '{"angry": -1}')),
@@ -327,6 +353,8 @@ HOSTILE_SETTINGS = [
 ]
 
 ROWS = [
+    *(Row(train_with_table(table), 2, (rf"error: .*{says}",), reason) for table, says, reason in BAD_TABLES),
+    Row(train_on_pipes, 2, ("error: .*no usable file",), "a pipe waits, in training, too"),
     *(Row(setting(*row), 2, (r"error: .*config\.json",), f"{row[-1]} = {row[1]}") for row in HOSTILE_SETTINGS),
     Row(file_of_model("config.json", b"{" * 100_000), 2, (r"error: .*config\.json",), "JSON without end"),
     Row(file_of_model("config.json", b"[]"), 2, (r"error: .*config\.json",), "a list of settings"),
