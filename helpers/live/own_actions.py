@@ -29,7 +29,7 @@ class OwnActions(widgets.VBox):
     """
 
     def __init__(self, session: LiveSession, begin: Callable[[], None], use: Callable[[Path], None]):
-        self.session, self._begin, self._use = session, begin, use
+        self.session, self.use, self._begin = session, use, begin
         self._process: subprocess.Popen | None = None
         self._follower: threading.Thread | None = None
         self.data = _text("Folder", "own_actions", "Where the clips go, a folder per label")
@@ -124,7 +124,7 @@ class OwnActions(widgets.VBox):
         process.stdout.close()
         if process.wait() == 0:
             self._say(self.training, f"The model is in {output} and chosen; its test is in report.md there.")
-            self._use(output)
+            self.use(output)
         elif process.returncode in (130, -15):
             self._say(self.training, "Training stopped; Train goes on where it was.")
         else:

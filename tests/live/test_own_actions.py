@@ -6,10 +6,12 @@ import os
 import threading
 
 import pytest
-from live_tools import count_frames, idle_pipeline, wait_for
+from live_tools import count_frames, idle_pipeline, wait_for, write_video
 
 from helpers.data.folders import list_samples
+from helpers.live.capture import write_groups
 from helpers.live.panel import LivePanel
+from helpers.synthetic import scenes
 
 
 @pytest.fixture
@@ -71,8 +73,39 @@ def test_what_cannot_be_recorded_is_said(panel, tmp_path):
 
 
 def test_a_training_that_fails_says_why(panel):
-    pytest.importorskip("helpers.train")
     own = fill(panel)
     own.train.value = True
     wait_for(lambda: not own.train.value, 60)
     assert "own_actions" in own.training.value and "no such file or folder" in own.training.value
+
+
+def test_a_finished_model_is_chosen_at_once(panel, models):
+    fill(panel)
+    panel.start.click()
+    wait_for(lambda: panel.session.latest is not None)
+    panel.own_actions.use(models[0])
+    wait_for(lambda: panel.session.pipeline.action is not None, 60)
+    assert panel.session.pipeline.action.labels == ("run", "sit", "walk")
+    wait_for(lambda: panel.session.state == "running")
+    assert panel.action_model.value == str(models[0])
+    wait_for(lambda: "walk" in panel.action_bars.value)
+
+
+@pytest.mark.skipif(not os.environ.get("HAR_SLOW"), reason="trains for a minute and more: set HAR_SLOW=1")
+def test_train_makes_a_model_of_the_clips(panel, tmp_path):
+    """Two people, two actions, two clips each: what is trained is real, only small."""
+    for label in ("walk", "wave_two_hands"):
+        for number, person in enumerate(("anna", "anna", "ben", "ben"), 1):
+            path = tmp_path / "own_actions" / label / f"{person}-{number:03d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, scenes.render_action(label, number, 2.5))
+    write_groups(tmp_path / "own_actions")
+    own = fill(panel)
+    own.train.value = True
+    wait_for(lambda: not own.train.value, 900)
+    model = tmp_path / "own_actions-model"
+    assert panel.action_model.value == str(model) and "chosen" in own.training.value, own.training.value
+    assert (model / "report.md").is_file()
+    panel.start.click()
+    wait_for(lambda: panel.session.pipeline.action is not None, 60)
+    assert panel.session.pipeline.action.labels == ("walk", "wave_two_hands")
