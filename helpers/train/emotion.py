@@ -92,6 +92,7 @@ def train(options: argparse.Namespace) -> None:
                 "test/ alone:" if "test" in parts else "all files, those trained on, too; use others for a true figure:"
             ),
             evaluate_options=("--detect",) if detect else (),
+            chosen_on="validation",
         )
         job.report(outcome, folder, report, options.source)
 

@@ -115,7 +115,7 @@ class Outcome:
     task: "action" or "emotion". held_out: each file scored by a network that never saw its group. histories: by
     optimizer, its curves. chosen: the optimizer in use. notes: sentences about how it was trained.
     scored, closing: how `held_out` came about, and the sentence before the lines that use the model.
-    evaluate_options: of the second of these lines.
+    evaluate_options: of the second of these lines. chosen_on: the files whose accuracy chose the optimizer.
     """
 
     task: str
@@ -128,6 +128,7 @@ class Outcome:
     scored: str = "each file scored by a network that never saw its group (person or place)"
     closing: str = "Use it. The model was trained on all files; the second line wants others for a true figure:"
     evaluate_options: Sequence[str] = ()
+    chosen_on: str = "held-out"
 
 
 def report(outcome: Outcome, folder: Path, file: OutputFile, source: str | Path) -> None:
@@ -144,10 +145,11 @@ def report(outcome: Outcome, folder: Path, file: OutputFile, source: str | Path)
     ]
     if len(outcome.accuracies) > 1:
         compared = (f"{name} {accuracy:.3f}" for name, accuracy in outcome.accuracies.items())
-        figures.append(f"optimizers by held-out accuracy: {', '.join(compared)}; used: {outcome.chosen}")
-        figures.append(
-            "(the best of several was chosen on the files that are reported: its figure is a little too kind)"
-        )
+        figures.append(f"optimizers by {outcome.chosen_on} accuracy: {', '.join(compared)}; used: {outcome.chosen}")
+        if outcome.chosen_on == "held-out":
+            figures.append(
+                "(the best of several was chosen on the files that are reported: its figure is a little too kind)"
+            )
     lines = _usage(outcome, folder, source)
     text = (
         [f"# A model for {', '.join(outcome.held_out.classes)}", ""]
