@@ -181,8 +181,13 @@ def load_encoder(name: str, size: int) -> keras.Model:
     """
     if profile() == "smoke" or name == "imagenet":
         return build_backbone(size, None if profile() == "smoke" else "imagenet")
-    path = ARTIFACTS / "action" / name / "action_model.h5"
-    encoder, _ = split_action_model(load_keras(path))
+    encoder = shipped_encoder(name)
     if encoder.input_shape[1] != size:
-        raise DataError(f"{path}: takes {encoder.input_shape[1]} pixels, the clips have {size}; train it for them")
+        raise DataError(f"the encoder of {name} takes {encoder.input_shape[1]} pixels, the clips have {size}")
+    return encoder
+
+
+def shipped_encoder(name: str = "everyday") -> keras.Model:
+    """The encoder of the model in artifacts/action/<name>/, in every profile."""
+    encoder, _ = split_action_model(load_keras(ARTIFACTS / "action" / name / "action_model.h5"))
     return encoder

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from helpers.action.classifier import DEFAULT_ACTION, save_action
+from helpers.action.classifier import save_action
 from helpers.action.clips import NONE
 from helpers.action.encoder import tune_encoder
-from helpers.action.features import NO_ACTION, ActionData, clip_features, clip_steps, read_action_data
-from helpers.action.model import join_action_model, split_action_model
+from helpers.action.features import NO_ACTION, ActionData, clip_features, clip_steps, read_action_data, shipped_encoder
+from helpers.action.model import join_action_model
 from helpers.action.recipe import ActionRecipe, EncoderRecipe
 from helpers.action.rejection import fit_rejection, fit_threshold
 from helpers.action.training import cross_validate_action, train_action
@@ -22,7 +22,7 @@ from helpers.data.files import VIDEO_SUFFIXES
 from helpers.data.folders import Sample, Skipped, list_samples
 from helpers.data.splits import honest_folds
 from helpers.errors import DataError
-from helpers.keras_files import load_keras, save_keras
+from helpers.keras_files import save_keras
 from helpers.predictions import Predictions
 from helpers.runtime import KerasFunction
 from helpers.synthetic.scenes import IDLE
@@ -94,7 +94,7 @@ def with_optimizer(recipe: ActionRecipe, name: str) -> ActionRecipe:
 
 def read_videos(samples: list[Sample], recipe: ActionRecipe, skipped: list[Skipped]) -> ActionData:
     """The features of all clips; what cannot be read is named and goes to `skipped`."""
-    encoder, _ = split_action_model(load_keras(DEFAULT_ACTION / "action_model.h5"))
+    encoder = shipped_encoder()
     start, left_out = time.perf_counter(), len(skipped)
     clip_features(samples[:1], recipe.clip, encoder, augmentations=recipe.augmentations, seed=recipe.seed, skipped=[])
     minutes = (time.perf_counter() - start) * len(samples) / 60
@@ -111,7 +111,7 @@ def read_videos(samples: list[Sample], recipe: ActionRecipe, skipped: list[Skipp
 
 def fine_tuned(data: ActionData, training: list[Sample], work: Path, epochs: int) -> ActionData:
     """The same videos, not augmented, through the encoder fine-tuned on these of them and on the synthetic ones."""
-    encoder, _ = split_action_model(load_keras(DEFAULT_ACTION / "action_model.h5"))
+    encoder = shipped_encoder()
     everything = [*data.samples, *data.synthetic]
     steps, known = clip_steps(everything, data.spec), {sample.path for sample in [*training, *data.synthetic]}
     chosen = [index for index, sample in enumerate(everything) if sample.path in known]
