@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -282,7 +283,9 @@ def fit(
                 keras.callbacks.BackupAndRestore(work / "backup", double_checkpoint=True, delete_checkpoint=False),
             ],
         )
-    model.load_weights(best if keep_best and validation is not None else last)
+    with warnings.catch_warnings():  # the optimizer's state in the file is not needed any more
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        model.load_weights(best if keep_best and validation is not None else last)
     table = _read_log(log).drop(columns="epoch")
     measured = [column for column in table if validation is not None or not column.startswith("val_")]
     return {column: table[column].tolist() for column in measured}  # without validation CSVLogger adds empty columns
