@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +20,9 @@ def export_litert(model, path: Path, weights: str = "float32") -> None:
     weights: "float32", "float16", or "int8" (weights only; activations are quantised as they come).
     """
     import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return _export_on_tensorflow(model, path, weights)
     import tensorflow
 
     options = {} if weights == "float32" else {"optimizations": [tensorflow.lite.Optimize.DEFAULT]}
@@ -25,6 +30,23 @@ def export_litert(model, path: Path, weights: str = "float32") -> None:
         options["target_spec"] = {"supported_types": [tensorflow.float16]}
     one = keras.InputSpec(shape=(1, *model.input_shape[1:]), dtype="float32")
     model.export(str(path), format="litert", verbose=False, input_signature=[one], **options)
+
+
+def _export_on_tensorflow(model, path: Path, weights: str) -> None:
+    """Export in a process of its own: Keras does it by TensorFlow, and one process has one backend."""
+    code = (
+        "import sys; from helpers.keras_files import load_keras; from helpers.runtime import export_litert; "
+        "export_litert(load_keras(sys.argv[1]), *sys.argv[2:])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_DISTRIBUTION_")}
+    environment |= {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "model.keras"
+        model.save(saved)
+        command = [sys.executable, "-c", code, str(saved), str(Path(path).resolve()), weights]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise DataError(f"{path}: cannot be exported ({(done.stderr.strip().splitlines() or ['no reason'])[-1][:200]})")
 
 
 @contextmanager

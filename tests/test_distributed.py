@@ -62,7 +62,7 @@ print(json.dumps({"processes": process()[1], "history": history, "weights": weig
 """
 
 
-def start(work: Path, number: int = 0, processes: int = 1, address: str = "") -> subprocess.Popen:
+def start(work: Path, number: int = 0, processes: int = 1, address: str = "", code: str = TRAIN) -> subprocess.Popen:
     environment = {
         **os.environ,
         "KERAS_BACKEND": "jax",
@@ -76,7 +76,7 @@ def start(work: Path, number: int = 0, processes: int = 1, address: str = "") ->
             "KERAS_DISTRIBUTION_PROCESS_ID": str(number),
         }
     return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, str(work)],
+        [sys.executable, "-c", code, str(work)],
         cwd=REPOSITORY,
         env=environment,
         text=True,
@@ -85,7 +85,7 @@ def start(work: Path, number: int = 0, processes: int = 1, address: str = "") ->
     )
 
 
-def answer(process: subprocess.Popen) -> dict:
+def answer(process: subprocess.Popen) -> dict | float:
     printed, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors[-3000:]
     return json.loads(printed.splitlines()[-1])
@@ -110,6 +110,29 @@ def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
         assert second["history"][name] == pytest.approx(alone["history"][name], abs=1e-4), name
     assert first["weights"] == pytest.approx(second["weights"], rel=1e-6)
     assert first["weights"] == pytest.approx(alone["weights"], rel=1e-4, abs=1e-4)
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from helpers.runtime import LiteRT, export_litert
+
+layers = keras.layers
+network = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3, "softmax")])
+export_litert(network, Path(sys.argv[1]) / "network.tflite")
+inputs = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+assert keras.backend.backend() == "jax"
+print(float(np.abs(LiteRT(Path(sys.argv[1]) / "network.tflite")(inputs) - np.asarray(network(inputs))).max()))
+"""
+
+
+@needs_jax
+def test_a_network_trained_on_jax_becomes_a_litert_file(tmp_path):
+    assert answer(start(tmp_path, code=EXPORT)) < 1e-5
 
 
 def test_several_processes_need_jax(monkeypatch):
