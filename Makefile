@@ -16,12 +16,14 @@ help:
 	@echo "make benchmark  how fast the live system is here, against the usual loop (a minute on an idle machine)"
 	@echo "make retrain    train everything from the data sets in HAR_DATA (hours; continues where it stopped)"
 
-# A new environment, made again when the list of dependencies changes.
+# A new environment, made again when the list of dependencies changes. The pose weights come out of a published package;
+# without them everything runs, and actions are read from motion alone.
 $(VENV)/.ready: requirements.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else 'Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; try: make PYTHON=python3.12' % v)"
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(PY) -c "import sysconfig, pathlib; pathlib.Path(sysconfig.get_path('purelib'), 'har-emotion.pth').write_text(r'$(CURDIR)' + '\n')"
+	@$(PY) -m helpers.action.pose --fetch || true
 	@touch $@
 
 demo: $(VENV)/.ready

@@ -129,7 +129,9 @@ def save_keras(model, stem: Path, suffixes: tuple[str, ...] = (".keras", ".h5"))
     import absl.logging
     import keras
 
-    plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)  # not compiled, so it has no optimizer
+    plain = keras.Model(
+        model.inputs if len(model.inputs) > 1 else model.inputs[0], model.outputs[0], name=model.name
+    )  # not compiled, so it has no optimizer
     level = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:

@@ -50,7 +50,7 @@ def _export_on_tensorflow(model, path: Path, weights: str) -> None:
 
 
 @contextmanager
-def _quiet_stderr():
+def quiet_stderr():
     """Drop what native code writes to stderr: LiteRT announces its CPU delegate there and knows no log level."""
     sys.stderr.flush()
     kept = os.dup(2)
@@ -74,7 +74,7 @@ class LiteRT:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with _quiet_stderr():
+            with quiet_stderr():
                 self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

@@ -109,20 +109,23 @@ DEPLOYED = [emotion_classifier.DEFAULT_EMOTION, action_classifier.DEFAULT_ACTION
 @pytest.mark.parametrize("folder", DEPLOYED, ids=lambda folder: folder.relative_to(paths.ARTIFACTS).as_posix())
 def test_the_committed_models_agree_in_every_format(folder):
     files = [*folder.glob("*_model.keras"), *folder.glob("*_model.h5")]
-    one = keras_files.load_keras(files[0])
-    inputs = np.random.default_rng(0).uniform(-1, 1, (1, *one.input_shape[1:])).astype(np.float32)
-    reference = one(inputs, training=False).numpy()
+    one, rng = keras_files.load_keras(files[0]), np.random.default_rng(0)
+    inputs = [rng.uniform(-1, 1, (1, *tensor.shape[1:])).astype(np.float32) for tensor in one.inputs]
+    whole = inputs if len(inputs) > 1 else inputs[0]
+    reference = one(whole, training=False).numpy()
     for file in files[1:]:
-        other = keras_files.load_keras(file)(inputs, training=False).numpy()
+        other = keras_files.load_keras(file)(whole, training=False).numpy()
         np.testing.assert_allclose(other, reference, atol=1e-5)
     if (folder / "emotion_model.tflite").is_file():
-        litert = runtime.LiteRT(folder / "emotion_model.tflite")(inputs)
+        litert = runtime.LiteRT(folder / "emotion_model.tflite")(inputs[0])
     else:
         classifier = ActionClassifier.load(folder)
         assert isinstance(classifier.encoder, runtime.LiteRT)
-        litert = classifier.classify(classifier.encode(inputs[0])[None])
+        motion = classifier.encoder(inputs[0][0])
+        litert = classifier.head(np.concatenate([motion, *(part[0] for part in inputs[1:])], axis=-1)[None])
     np.testing.assert_allclose(litert, reference, atol=0.03)  # the action encoder's weights are float16
-    assert reference.shape[1] == len(model_files.load_labels(folder / "labels.json"))
+    labels = model_files.load_labels(folder / "labels.json")
+    assert reference.shape[1] == len(labels) + (len(inputs) == 2), "two streams know when it is none of these"
 
 
 def damaged(path: Path, share: float) -> Path:

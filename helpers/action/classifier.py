@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from helpers.action.clips import ClipSpec
+from helpers.action.clips import ClipSpec, FrameSampler
+from helpers.action.joints import ROW, WIDTH, joint_vectors
+from helpers.action.person import PersonSampler, TimeStep, live_memory
+from helpers.action.pose import open_estimator
 from helpers.data.paths import ARTIFACTS
 from helpers.errors import DataError
 from helpers.keras_files import load_keras, save_keras
 from helpers.model_files import checked_number, checked_settings, load_labels, locate_model, read_config, save_labels
 from helpers.runtime import KerasFunction, LiteRT, as_probabilities, export_litert, kind_of_outputs
 
-DEFAULT_ACTION = ARTIFACTS / "action" / "everyday"
+DEFAULT_ACTION = ARTIFACTS / "action" / "two_streams"
 
 
 # What a step in -1..1 is multiplied by and added to, so that its pixels are in the range that a network wants.
@@ -52,9 +56,10 @@ class ActionClassifier:
         settings = folder / "config.json"
         network = _Network.load(folder, file)
         config = read_config(settings) if settings.is_file() or network.own else {}
-        labels = load_labels(folder / "labels.json", network.head.output_shape[-1])
+        labels = load_labels(folder / "labels.json", network.head.output_shape[-1] - network.two_streams)
         spec = _clip_spec(settings, config, network)
-        found = cls(
+        kind = TwoStreamClassifier if network.two_streams else cls
+        found = kind(
             labels,
             spec,
             network.encoder,
@@ -67,11 +72,30 @@ class ActionClassifier:
         noise = np.random.default_rng(0).uniform(-1, 1, (spec.length, spec.size, spec.size, 3)).astype(np.float32)
         return replace(found, outputs=kind_of_outputs(network.head(found.encode(noise)[None]), network.model))
 
-    def encode(self, steps: np.ndarray) -> np.ndarray:
+    @property
+    def shortest(self) -> int:
+        """Time steps from which on it answers; a shorter clip than `spec.length` is padded (see `clips.windows`)."""
+        return self.spec.length
+
+    @property
+    def memory(self) -> int:
+        """The time steps that a live answer looks back on."""
+        return self.spec.length
+
+    def sampler(self) -> FrameSampler | PersonSampler:
+        """Turns a video's frames into the time steps that `encode` takes; one for each video."""
+        return FrameSampler(self.spec)
+
+    def network_input(self, steps: Sequence):
+        """What the whole Keras network takes for a clip of `spec.length` time steps, a batch of one."""
+        return np.stack(steps)[None]
+
+    def encode(self, steps: Sequence) -> np.ndarray:
         """float32 (N, features) from time steps float32 (N, size, size, 3) in [-1, 1]; each step on its own.
 
         A network that can only be run on whole windows has the scaled images themselves as features.
         """
+        steps = np.asarray(steps, np.float32)
         if self.scaling != "minus_one_to_one":
             factor, offset = SCALINGS[self.scaling]
             steps = steps * np.float32(factor) + np.float32(offset)
@@ -80,6 +104,43 @@ class ActionClassifier:
     def classify(self, features: np.ndarray) -> np.ndarray:
         """float32 (N, classes), rows sum to 1, from the features of clips (N, length, features)."""
         return as_probabilities(self.head(features), self.outputs)
+
+
+@dataclass(frozen=True)
+class TwoStreamClassifier(ActionClassifier):
+    """An action model that is also told where the limbs are, and that knows when none of its actions is shown.
+
+    head: float32 (N, length, 1280 + WIDTH) to (N, classes + 1), see `model.pack_head`. Features hold a row of joints
+    behind MobileNetV2's, so that a window of them is all that the head needs.
+    """
+
+    @property
+    def shortest(self) -> int:
+        return self.spec.length // 2
+
+    @property
+    def memory(self) -> int:
+        return live_memory(self.spec)
+
+    def sampler(self) -> PersonSampler:
+        return PersonSampler(self.spec, open_estimator())
+
+    def network_input(self, steps: Sequence[TimeStep]):
+        joints = joint_vectors(np.stack([step.joints for step in steps]))
+        return [np.stack([step.image for step in steps])[None], joints[None]]
+
+    def encode(self, steps: Sequence[TimeStep]) -> np.ndarray:
+        """float32 (N, 1280 + ROW) from time steps of `sampler`; each step on its own."""
+        motion = self.encoder(np.array([step.image for step in steps], np.float32))
+        return np.concatenate([motion, np.array([step.joints for step in steps], np.float32)], axis=1)
+
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """float32 (N, classes) from the features of clips (N, length, 1280 + ROW).
+
+        What a row lacks to 1 is the share of "none of these".
+        """
+        motion, joints = features[..., :-ROW], features[..., -ROW:]
+        return self.head(np.concatenate([motion, joint_vectors(joints)], axis=-1))[:, : len(self.labels)]
 
 
 class _Unchanged:
@@ -101,6 +162,10 @@ class _Network:
     own: bool = True
     model: object = None
 
+    @property
+    def two_streams(self) -> bool:
+        return self.own and self.head.input_shape[-1] == self.encoder.output_shape[-1] + WIDTH
+
     @classmethod
     def load(cls, folder: Path, file: Path) -> _Network:
         if file.suffix == ".tflite":
@@ -108,11 +173,12 @@ class _Network:
                 return cls(LiteRT(file), LiteRT(folder / "action_head.tflite"))
             return cls._whole(file, LiteRT(file), None)
         from helpers.action import foreign
-        from helpers.action.model import split_action_model
+        from helpers.action.model import pack_head, split_action_model
 
         model = load_keras(file)
         if {"frame_features", "action_head"} <= {layer.name for layer in model.layers}:
-            return cls(*(KerasFunction(half) for half in split_action_model(model)))
+            encoder, head = split_action_model(model)
+            return cls(KerasFunction(encoder), KerasFunction(pack_head(head)))
         halves = foreign.split_by_frame(model) if _check_input(file, model.input_shape, model.output_shape) else None
         if halves is None:
             return cls._whole(file, KerasFunction(model), model)
@@ -183,12 +249,12 @@ def _scaling(path: Path, config: dict, network: _Network, asked: str | None) -> 
 def save_action(folder: Path, model, labels: tuple[str, ...], *, spec: ClipSpec, threshold: float = 0.5) -> None:
     """Write a joined model as action_model.h5, action_encoder.tflite (float16 weights) and action_head.tflite, with
     labels.json and config.json."""
-    from helpers.action.model import split_action_model
+    from helpers.action.model import pack_head, split_action_model
 
     folder = Path(folder)
     save_keras(model, folder / "action_model", (".h5",))
     encoder, head = split_action_model(model)
     export_litert(encoder, folder / "action_encoder.tflite", "float16")
-    export_litert(head, folder / "action_head.tflite")
+    export_litert(pack_head(head), folder / "action_head.tflite")
     save_labels(folder, labels)
     (folder / "config.json").write_text(json.dumps({"clip": spec.as_dict(), "threshold": threshold}, indent=1) + "\n")

@@ -26,6 +26,7 @@ from helpers.data.videos import read_frames
 
 NONE = "none"  # class folder of clips that show none of the actions
 CHANNELS = ("masked_flow", "flow", "rgb")
+PERSON_FLOW = "person_flow"  # what `person.PersonSampler` shows
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class ClipSpec:
     size: side of a time step's image in pixels.
     channels: what a time step shows. "masked_flow": optical flow to the right, downwards, and how much changed within
         `lag_s` seconds; ego-motion removed, masked where nothing changed (`flow_mask`), cut to the region that moves.
-        "flow": the same without the mask. "rgb": the frame itself.
+        "flow": the same without the mask. "rgb": the frame itself. "person_flow": masked flow around a person, see
+        `person.PersonSampler`.
     Raises ValueError when a value cannot work.
     """
 
@@ -49,8 +51,8 @@ class ClipSpec:
     def __post_init__(self):
         if self.length < 1 or self.size < 32 or self.window_s <= 0 or self.lag_s <= 0:
             raise ValueError(f"length >= 1, size >= 32, window_s > 0 and lag_s > 0 are needed, got {self}")
-        if self.channels not in CHANNELS:
-            raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {self.channels!r}")
+        if self.channels not in (*CHANNELS, PERSON_FLOW):
+            raise ValueError(f"channels must be one of {', '.join((*CHANNELS, PERSON_FLOW))}, got {self.channels!r}")
 
     @property
     def step_s(self) -> float:
@@ -124,14 +126,21 @@ class FrameSampler:
 
         frame: uint8 BGR (H, W, 3). After a gap in time the steps go on from the new time; none is invented.
         """
-        frame, _ = halve_large(frame)
+        return self.look(frame, time_s) if self.remember(frame, time_s) else None
+
+    def remember(self, frame: np.ndarray, time_s: float) -> bool:
+        """Keep what later time steps need of a frame; whether one is due now. Cheap."""
         if self.spec.channels != "rgb":
-            self._remember(frame, time_s)
+            self._remember(halve_large(frame)[0], time_s)
         if self._next_time is not None and time_s < self._next_time - 1e-6:
-            return None
+            return False
         late = self._next_time is None or time_s - self._next_time > self.spec.step_s
         self._next_time = (time_s if late else self._next_time) + self.spec.step_s
-        return self._rgb_step(frame) if self.spec.channels == "rgb" else self._flow_step(time_s)
+        return True
+
+    def look(self, frame: np.ndarray, time_s: float) -> np.ndarray:
+        """The time step of the frame that was remembered last."""
+        return self._rgb_step(halve_large(frame)[0]) if self.spec.channels == "rgb" else self._flow_step(time_s)
 
     def _rgb_step(self, frame: np.ndarray) -> np.ndarray:
         height, width = frame.shape[:2]

@@ -87,11 +87,26 @@ def _standardise(name: str) -> layers.Layer:
 
 
 def join_action_model(backbone: keras.Model, head: keras.Model) -> keras.Model:
-    """The whole network: float32 (length, size, size, 3) clip to (classes,), MobileNetV2 in TimeDistributed + LSTM."""
-    length = head.input_shape[1]
-    inputs = keras.Input((length, *backbone.input_shape[1:]), name="clip")
-    features = layers.TimeDistributed(backbone, name="frame_features")(inputs)
-    return keras.Model(inputs, head(features), name="action_model")
+    """The whole network: float32 (length, size, size, 3) clip to (classes,), MobileNetV2 in TimeDistributed + LSTM.
+
+    A head of two streams has a second input, joints (length, WIDTH), and so has the whole.
+    """
+    motion, *others = head.inputs
+    clip = keras.Input((motion.shape[1], *backbone.input_shape[1:]), name="clip")
+    features = layers.TimeDistributed(backbone, name="frame_features")(clip)
+    if not others:
+        return keras.Model(clip, head(features), name="action_model")
+    joints = keras.Input(others[0].shape[1:], name="joints")
+    return keras.Model([clip, joints], head([features, joints]), name="action_model")
+
+
+def pack_head(head: keras.Model) -> keras.Model:
+    """A head of two streams with one input, joints behind motion (length, 1280 + WIDTH); any other head as it is."""
+    if len(head.inputs) == 1:
+        return head
+    motion, joints = (tensor.shape[-1] for tensor in head.inputs)
+    packed = keras.Input((head.inputs[0].shape[1], motion + joints), name="features")
+    return keras.Model(packed, head([packed[..., :motion], packed[..., motion:]]), name="packed_head")
 
 
 def split_action_model(model: keras.Model) -> tuple[keras.Model, keras.Model]:

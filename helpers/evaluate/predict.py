@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from helpers.action.classifier import ActionClassifier
-from helpers.action.clips import NONE, FrameSampler, mean_over_windows
+from helpers.action.clips import NONE, mean_over_windows, windows
 from helpers.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
 from helpers.data.videos import read_frames, shortfall
@@ -98,20 +98,21 @@ def evaluate_action(
 
 def _encode_video(path: Path, classifier: ActionClassifier, damaged: list[int]) -> tuple[np.ndarray, list[float]]:
     """(features (n, F) of the time steps, their n times and the last frame's, in seconds)."""
-    sampler, steps, times, time_s = FrameSampler(classifier.spec), [], [], 0.0
+    sampler, steps, times, time_s = classifier.sampler(), [], [], 0.0
     for frame, time_s in read_frames(path, damaged):
         step = sampler.push(frame, time_s)
         if step is not None:
             steps.append(step)
             times.append(time_s)
-    return classifier.encode(np.array(steps, np.float32)), [*times, time_s]
+    return classifier.encode(steps), [*times, time_s]
 
 
 def _longest_shown(features: np.ndarray, times: list[float], classifier: ActionClassifier) -> str | None:
     """The action that the live display shows for the longest time, None when it shows none at all."""
-    length, answer, seconds = classifier.spec.length, HysteresisSmoother(), {}
-    for end in range(length, len(features) + 1):
-        probabilities = classifier.classify(features[None, end - length : end])[0]
+    answer, seconds = HysteresisSmoother(), {}
+    for end in range(classifier.shortest, len(features) + 1):
+        seen = features[max(0, end - classifier.memory) : end]
+        probabilities = classifier.classify(windows(seen, classifier.spec))[0]
         answer.update(probabilities, times[end - 1], classifier.threshold, Smoothing())
         if answer.index is not None:
             label = classifier.labels[answer.index]

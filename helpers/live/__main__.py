@@ -53,12 +53,13 @@ def _answered(command: Callable[[argparse.Namespace, str | int, bool], int], opt
 
 def _run(options: argparse.Namespace, source: str | int, show: bool) -> int:
     from helpers.live.pipeline import Pipeline
+    from helpers.live.results import LiveSettings
     from helpers.live.run import run
 
     try:
         summary = run(
             source,
-            lambda: Pipeline.load(options.action_model, options.emotion_model),
+            lambda: Pipeline.load(options.action_model, options.emotion_model, LiveSettings(skeleton=options.skeleton)),
             output=options.output,
             csv_path=options.csv,
             max_frames=options.max_frames,
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="OUT.mp4", help="annotated video")
     parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="timeline, a row per frame and face")
     parser.add_argument("--headless", action="store_true", help="no window (in a window, q ends)")
+    parser.add_argument("--skeleton", action="store_true", help="draw where the limbs are seen")
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--action-model", type=Path, metavar="DIR", help="folder or file of an action model")
     parser.add_argument("--emotion-model", type=Path, metavar="DIR", help="folder or file of an emotion model")

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from helpers.action.classifier import DEFAULT_ACTION, ActionClassifier
-from helpers.action.clips import FrameSampler
 from helpers.emotion.classifier import DEFAULT_EMOTION, EmotionClassifier
 from helpers.emotion.faces import FaceFinder, landmark_box
 from helpers.errors import DataError
@@ -73,9 +72,8 @@ class BaselineLoop:
         self.action, self.emotion, self.finder = action, emotion, FaceFinder(detect_width=640)
         self.action_network = load_keras(DEFAULT_ACTION / "action_model.h5")
         self.emotion_network = load_keras(DEFAULT_EMOTION / "emotion_model.h5")
-        self.sampler = FrameSampler(action.spec)
-        empty = np.zeros((action.spec.size, action.spec.size, 3), np.float32)
-        self.window = deque([empty] * action.spec.length, maxlen=action.spec.length)
+        self.sampler = action.sampler()
+        self.window = deque(maxlen=action.memory)
 
     def watch(self, frame: np.ndarray, time_s: float) -> None:
         """Take the frame into the window."""
@@ -84,7 +82,12 @@ class BaselineLoop:
             self.window.append(step)
 
     def answer(self, frame: np.ndarray, time_s: float) -> FrameResult:
-        probabilities = self.action_network.predict(np.stack(self.window)[None], verbose=0)[0]
+        if not self.window:
+            self.watch(frame, time_s)
+        padding = [self.window[-1]] * (self.action.spec.length - len(self.window))
+        clip = self.action.network_input([*self.window, *padding])
+        probabilities = self.action_network.predict(clip, verbose=0)[0]
+        probabilities = probabilities[: len(self.action.labels)]
         faces, preprocessor = self.finder.find(frame), self.emotion.preprocessor
         moods = []
         if faces:

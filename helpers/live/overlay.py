@@ -10,6 +10,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from helpers.action.pose import OUTLINE
 from helpers.live.results import UNSURE, FaceResult, FrameResult
 
 # Okabe & Ito (2008): colours that colour-blind readers can tell apart, here as BGR.
@@ -67,6 +68,8 @@ def draw_overlay(frame: np.ndarray, result: FrameResult, fps: float | None = Non
         image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
     # Everything is drawn in this unit, so it looks the same at any size; words stay readable in small images.
     unit = max(0.75, min(image.shape[:2]) / 480)
+    if result.pose is not None:
+        _draw_skeleton(image, result.pose.points * factor, mirror, unit)
     for face in result.faces:
         landmarks, box = face.landmarks * factor, tuple(v * factor for v in face.box)
         if mirror:
@@ -119,6 +122,15 @@ class Readout:
             for face in result.faces
         )
         return replace(result, action_confidence=action, faces=faces, latency_ms=self.latency_ms)
+
+
+def _draw_skeleton(image: np.ndarray, points: np.ndarray, mirror: bool, unit: float) -> None:
+    """points: (15, 2) pixels of the image before it was mirrored."""
+    if mirror:
+        points = points * (-1, 1) + (image.shape[1] - 1, 0)
+    points = np.clip(points, -4000, 4000).round().astype(int)
+    for start, end in OUTLINE:
+        cv2.line(image, points[start].tolist(), points[end].tolist(), SKY, max(1, round(2 * unit)), cv2.LINE_AA)
 
 
 def _draw_face(image: np.ndarray, face: FaceResult, box: tuple, landmarks: np.ndarray, unit: float) -> None:

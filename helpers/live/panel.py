@@ -71,7 +71,7 @@ class LivePanel(widgets.VBox):
             [
                 _row([self.source, self.address]),
                 _row([self.start, self.pause, self.stop, self.record, self.snapshot]),
-                _row([self.threshold, self.smoothing, self.mirror]),
+                _row([self.threshold, self.smoothing, self.mirror, self.skeleton]),
                 _row([self.action_model, self.emotion_model]),
                 _row([self.image, widgets.VBox([self.action_bars, self.emotion_bars])]),
                 self.speed,
@@ -143,6 +143,13 @@ class LivePanel(widgets.VBox):
             tooltip="Turn the image left to right, but not the text",
             layout=widgets.Layout(width="7.5em"),
         )
+        self.skeleton = widgets.Checkbox(
+            value=settings.skeleton,
+            description="Skeleton",
+            indent=False,
+            tooltip="Draw where the limbs are seen",
+            layout=widgets.Layout(width="7.5em"),
+        )
 
     def _make_displays(self) -> None:
         self.image = widgets.Image(
@@ -165,6 +172,7 @@ class LivePanel(widgets.VBox):
         self.record.observe(self._on_record, "value")
         for control in (self.threshold, self.smoothing):
             control.observe(self._on_settings, "value")
+        self.skeleton.observe(self._on_settings, "value")
         self.mirror.observe(lambda change: setattr(self.session, "mirror", change.new), "value")
 
     def _open(self, source: str) -> Source:
@@ -231,7 +239,12 @@ class LivePanel(widgets.VBox):
 
     def _on_settings(self, _) -> None:
         pipeline = self.session.pipeline
-        pipeline.settings = replace(pipeline.settings, threshold=self.threshold.value, smoothing_s=self.smoothing.value)
+        pipeline.settings = replace(
+            pipeline.settings,
+            threshold=self.threshold.value,
+            smoothing_s=self.smoothing.value,
+            skeleton=self.skeleton.value,
+        )
 
     def _on_record(self, change) -> None:
         if not change.new:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from helpers.action.classifier import DEFAULT_ACTION, ActionClassifier
-from helpers.action.clips import FrameSampler
+from helpers.action.clips import windows
 from helpers.emotion.classifier import DEFAULT_EMOTION, EmotionClassifier
 from helpers.emotion.faces import FaceFinder
 from helpers.live.detection import DetectionSchedule
@@ -86,10 +86,10 @@ class Pipeline:
         self._detection = DetectionSchedule(self.finder, is_live=self._is_live) if self.finder else None
         if self._tracker:
             self._tracker.forget()
-        self._answer = HysteresisSmoother()
+        self._answer, self._pose = HysteresisSmoother(), None
         if self.action:
-            self._sampler = FrameSampler(self.action.spec)
-            self._features = deque(maxlen=self.action.spec.length)
+            self._sampler = self.action.sampler()
+            self._features = deque(maxlen=self.action.memory)
 
     def step(self, frame: np.ndarray, time_s: float, waited_ms: float = 0.0) -> FrameResult:
         """The result after `frame` (uint8 BGR (H, W, 3)) of time `time_s` (seconds, rising).
@@ -104,16 +104,18 @@ class Pipeline:
             if self._is_cut(frame, time_s):
                 self._forget()
             self._shape, self._time_s = frame.shape, time_s
-            step = self._sample(frame, time_s, stages)
-            if step is None:
+            if not self._step_is_due(frame, time_s, stages):
                 faces = self._step_faces(frame, time_s, stages)
-            else:  # neither half needs the other: on two cores the frames that encode take a third less time
+            else:  # neither half needs the other: on two cores the frames with a time step take a third less time
                 with ThreadPoolExecutor(1, "live-action") as beside:
-                    action = beside.submit(self._step_action, step, time_s, stages)
+                    action = beside.submit(self._step_action, frame, time_s, stages)
                     faces = self._step_faces(frame, time_s, stages)
                 action.result()  # raises what was raised there
             latency_ms = (self.clock() - started) * 1e3 + waited_ms
-            result = FrameResult(self._frame_index, time_s, *self._action_now(), faces, latency_ms, stages.ms)
+            pose = self._pose if self.settings.skeleton else None
+            result = FrameResult(
+                self._frame_index, time_s, *self._action_now(), faces, latency_ms, stages.ms, pose=pose
+            )
             self._frame_index += 1
             return result
 
@@ -136,19 +138,22 @@ class Pipeline:
         longest_s = self.action.spec.window_s if self.action else _LONGEST_GAP_S
         return frame.shape != self._shape or not 0 <= time_s - self._time_s <= longest_s
 
-    def _sample(self, frame: np.ndarray, time_s: float, stages: StageTimes) -> np.ndarray | None:
+    def _step_is_due(self, frame: np.ndarray, time_s: float, stages: StageTimes) -> bool:
         if self.action is None:
-            return None
+            return False
         with stages("clip step"):
-            return self._sampler.push(frame, time_s)
+            return self._sampler.remember(frame, time_s)
 
-    def _step_action(self, step: np.ndarray, time_s: float, stages: StageTimes) -> None:
+    def _step_action(self, frame: np.ndarray, time_s: float, stages: StageTimes) -> None:
+        with stages("clip step"):
+            step = self._sampler.look(frame, time_s)
+        self._pose = getattr(step, "pose", None)
         with stages("encode"):
-            self._features.append(self.action.encode(step[None])[0])
-        if len(self._features) < self._features.maxlen:
+            self._features.append(self.action.encode([step])[0])
+        if len(self._features) < self.action.shortest:
             return
         with stages("lstm"):
-            probabilities = self.action.classify(np.stack(self._features)[None])[0]
+            probabilities = self.action.classify(windows(np.stack(self._features), self.action.spec))[0]
         threshold = self.settings.threshold
         self._answer.update(
             probabilities, time_s, self.action.threshold if threshold is None else threshold, self.settings

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helpers.action.pose import Pose
 from helpers.smoothing import Smoothing
 
 Box = tuple[int, int, int, int]  # (x, y, width, height) in pixels
@@ -34,9 +35,10 @@ class FrameResult:
     """Everything known after one frame.
 
     time_s: of the frame in its video; None for a photograph. photograph: its file name, "" for a frame of a video.
-    action: label, or "–" when the window is not full or no action is likely enough.
+    action: label, or "–" when too little was seen or no action is likely enough.
     action_confidence: of that label, of the likeliest one for "–". action_probabilities: (C,)
-        smoothed, empty until the window is full.
+        smoothed, empty until enough was seen; what they lack to 1 is the share of "none of these".
+    pose: where the limbs are; None when nobody was found, and unless `LiveSettings.skeleton` is set.
     latency_ms: from the arrival of the decoded frame to this result: what it waited for the
         pipeline and for the models, and all stages. stage_ms: milliseconds by stage, only the
         stages that ran.
@@ -51,6 +53,7 @@ class FrameResult:
     latency_ms: float
     stage_ms: dict[str, float]
     photograph: str = ""
+    pose: Pose | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,14 @@ class LiveSettings(Smoothing):
     redetect_every_s: time between two detections near every face in view, and of large faces in the whole frame
         while there is no face or one was not seen.
     patience_s: how long a face that the detector no longer sees is kept.
+    skeleton: the limbs are drawn, where the action model sees them.
     """
 
     threshold: float | None = None
     detect_every_s: float = 1.0
     redetect_every_s: float = 0.2
     patience_s: float = 1.0
+    skeleton: bool = False
 
     def __post_init__(self):
         if self.threshold is not None and not 0 <= self.threshold <= 1:

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 
 from helpers.synthetic.painting import Camera, paint_figure, paint_head, shade
-from helpers.synthetic.skeleton import COUPLE_MOTIONS, MOTIONS, Body, Pose, Style, rest
+from helpers.synthetic.skeleton import COUPLE_MOTIONS, GESTURES, MOTIONS, OTHER_MOTIONS, Body, Pose, Style, rest
 
 IDLE = "idle"  # standing still: a movement that is no action
 ACTIONS = tuple(sorted(set(MOTIONS) - {IDLE}))
+ALONE = MOTIONS | GESTURES | OTHER_MOTIONS  # what one person can do
 _TRAVELLING = ("jump", "run", "walk")  # actions that may go somewhere
 NOBODY = "nobody"  # the empty room
 COUPLE_ACTIONS = tuple(sorted(COUPLE_MOTIONS))  # what two people do; one alone points
@@ -216,14 +217,14 @@ def render_action(
     size: tuple[int, int] = (240, 320),
     fps: float = 25,
 ) -> list[np.ndarray]:
-    """A synthetic person doing one of ACTIONS, or standing "idle"; with NOBODY the empty room.
+    """A synthetic person doing one of ALONE, "idle" among them; with NOBODY the empty room.
 
     `seed` is the person: body, clothes, viewpoint, room, light and camera are the same for every
     action of that seed; half of the cameras turn after those who walk, run or jump.
     Returns round(seconds * fps) BGR uint8 frames of `size` (height, width). Raises ValueError for another action.
     """
-    if action not in (*MOTIONS, NOBODY):
-        raise ValueError(f"unknown action {action!r}; known: {', '.join(sorted(MOTIONS))}, {NOBODY}")
+    if action not in (*ALONE, NOBODY):
+        raise ValueError(f"unknown action {action!r}; known: {', '.join(sorted(ALONE))}, {NOBODY}")
     appearance = sample_appearance(seed, size)
     style = _sample_style(action, seed, appearance, seconds, size)
     grain, follow = np.random.default_rng((seed, 3)), 0.0
@@ -236,7 +237,7 @@ def render_action(
         return [expose(paint_scene(appearance, [], t, size), appearance, grain) for t in times]
     poses = [rest(t, style) for t in times]
     for pose, t in zip(poses, times, strict=True):
-        MOTIONS[action](pose, t, style)
+        ALONE[action](pose, t, style)
     # where the camera points, in pixels; the scene begins with what it sees then
     spots = appearance.camera.project(
         np.array([[pose.place[0], appearance.camera.height, pose.place[1]] for pose in poses]), size

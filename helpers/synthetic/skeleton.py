@@ -112,8 +112,9 @@ def _jumping_jack(pose: Pose, t: float, style: Style) -> None:
     pose.arms[:, :, 0] = 0.15 + (2.4 + 0.5 * style.amplitude) * opened
     pose.arms[:, 1, 0] += 0.25 * style.variant * opened
     pose.arms[:, :, 1] *= 0.3
-    pose.legs[:, :, 0] = 0.04 + 0.4 * style.amplitude * opened
-    pose.lift = 0.05 * style.amplitude * (1 - style.wave(1.05, t) ** 2)
+    if style.route > 0.35:  # the others move their arms alone, as many do in front of a webcam
+        pose.legs[:, :, 0] = 0.04 + 0.4 * style.amplitude * opened
+        pose.lift = 0.05 * style.amplitude * (1 - style.wave(1.05, t) ** 2)
 
 
 def _bend(pose: Pose, t: float, style: Style) -> None:
@@ -243,6 +244,107 @@ MOTIONS: dict[str, Callable[[Pose, float, Style], None]] = {
     "wave_one_hand": _wave_one_hand,
     "wave_two_hands": _wave_two_hands,
     "idle": _idle,
+}
+
+
+def _hold(pose: Pose, side: int, share: float, upper: Sequence[float], fore: Sequence[float]) -> None:
+    """One arm moved towards these (abduction, flexion) of upper arm and forearm, `share` of the way."""
+    pose.arms[side] += share * (np.array([upper, fore]) - pose.arms[side])
+
+
+def _held(t: float, style: Style, rise_s: float = 0.5) -> float:
+    """0 before the movement, 1 while it is held; half of the people take the arm down again before the clip ends."""
+    up = ease((t - style.start) / rise_s)
+    return up - (ease((t - style.seconds + 0.7) / 0.5) if style.phase < np.pi else 0.0)
+
+
+def _low_wave(pose: Pose, t: float, style: Style) -> None:
+    """Upper arm down or a little aside, forearm upright, a small swing from the elbow or the wrist."""
+    held, quick = ease((t - style.start + 0.5) / 0.5), 1.2 + 1.2 * style.route
+    swing = (0.18 + 0.3 * style.amplitude * style.variant) * style.wave(quick, t)
+    pose.heading *= 0.6
+    upper = (0.2 + 1.1 * style.variant + 0.05 * swing, 0.1 + 0.5 * style.route)
+    _hold(pose, style.side, held, upper, (2.85 + swing, -0.35))
+
+
+def _raise_hand(pose: Pose, t: float, style: Style) -> None:
+    """One arm up and kept there: straight, or bent with the hand beside or above the head."""
+    bent = max(0.0, 1.6 * style.variant - 0.6)
+    upper = (2.75 - 1.3 * bent + 0.15 * style.amplitude, -0.1)
+    fore = (2.9 + 0.15 * bent, -0.15)
+    pose.heading *= 0.8
+    tremble = 0.03 * style.wave(0.5, t)
+    _hold(pose, style.side, _held(t, style), (upper[0] + tremble, upper[1]), (fore[0] + tremble, fore[1]))
+
+
+def _point_at(pose: Pose, t: float, style: Style) -> None:
+    """One arm stretched aside or half forwards and kept there; some only turn a bent forearm out."""
+    ahead = 1.1 * style.variant if style.route < 0.8 else 0.2
+    level = np.pi / 2 + 0.2 * (style.amplitude - 1)
+    upper, fore = (level * np.cos(0.6 * ahead), ahead), (level * np.cos(0.5 * ahead), ahead)
+    if style.route > 0.7:  # elbow at the body
+        upper, fore = (0.35 + 0.4 * style.variant, 0.1), (1.75 + 0.2 * style.amplitude - 0.4 * style.variant, 0.2)
+    pose.heading *= 0.8
+    pose.gaze += (1 if style.side else -1) * 0.5 * _held(t, style) * style.variant
+    _hold(pose, style.side, _held(t, style), upper, fore)
+
+
+def _squat(pose: Pose, t: float, style: Style) -> None:
+    """Down on bent knees with a straight back, the arms forwards, and up again."""
+    down = style.amplitude * (0.5 - 0.5 * np.cos(2 * np.pi * max(0.0, t - style.start) * style.rate / 1.8))
+    pose.legs[:, 0, 1] = 1.15 * down
+    pose.legs[:, 1, 1] = -0.85 * down
+    pose.legs[:, :, 0] += 0.25 * style.variant * down
+    pose.lean += 0.45 * down
+    pose.arms[:, :, 1] += (1.2 if style.route > 0.35 else 0.2) * down
+
+
+def _stop(pose: Pose, t: float, style: Style) -> None:
+    """The palm shown to the camera at the height of chest or shoulder, and kept there; sometimes both."""
+    for side in (0, 1) if style.route > 0.8 else (style.side,):
+        upper = (0.2 + 0.3 * style.variant, 0.3 + 0.9 * style.amplitude * style.variant)
+        _hold(pose, side, _held(t, style), upper, (0.15, 1.4 + 0.6 * style.route))
+
+
+def _beckon(pose: Pose, t: float, style: Style) -> None:
+    """The forearm drawn towards the body again and again, in front of it."""
+    swing = 0.5 * style.amplitude * style.wave(1.1 + 0.5 * style.route, t)
+    upper = (0.2 + 0.3 * style.variant, 0.4 + 0.1 * swing)
+    _hold(pose, style.side, ease((t - style.start + 0.4) / 0.5), upper, (0.25, 1.7 + swing))
+
+
+def _slow_down(pose: Pose, t: float, style: Style) -> None:
+    """A flat hand pressed down, in front or aside, again and again."""
+    swing = 0.35 * style.amplitude * style.wave(0.7 + 0.6 * style.route, t)
+    aside = 1.2 * style.variant
+    upper, fore = (0.2 + aside, 0.3 + 0.3 * swing), (0.3 + aside, 1.1 + swing)
+    _hold(pose, style.side, ease((t - style.start + 0.4) / 0.5), upper, fore)
+
+
+def _fidget(pose: Pose, t: float, style: Style) -> None:
+    """A hand to the face, the hip or the other arm, and away again; a shrug; a look around."""
+    near = _held(t, style, 0.7)
+    face, hip, arm = ((0.5, 0.8), (-0.5, 2.5)), ((0.6, -0.3), (-0.6, 0.4)), ((0.1, 0.4), (-1.0, 1.5))
+    target = face if style.variant < 0.4 else hip if style.variant < 0.7 else arm
+    for side in (0, 1) if style.route > 0.7 else (style.side,):
+        _hold(pose, side, near, *target)
+    pose.gaze += 0.7 * style.wave(0.4, t) * style.amplitude * (style.route < 0.5)
+    pose.tilt += 0.08 * style.wave(0.3, t)
+
+
+# More that one person does. Some people wave low; of the others "webcam" has real ones.
+GESTURES: dict[str, Callable[[Pose, float, Style], None]] = {
+    "low_wave": _low_wave,
+    "point": _point_at,
+    "raise_hand": _raise_hand,
+    "squat": _squat,
+}
+# Movements that are none of the actions: what a network must not answer to.
+OTHER_MOTIONS: dict[str, Callable[[Pose, float, Style], None]] = {
+    "beckon": _beckon,
+    "fidget": _fidget,
+    "slow_down": _slow_down,
+    "stop": _stop,
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,13 +15,15 @@ from live_tools import count_frames, room, scene, write_video
 
 from helpers import keras_files
 from helpers.action import classifier as action_classifier
-from helpers.action.clips import ClipSpec, FrameSampler, video_steps
+from helpers.action import pose
+from helpers.action.clips import ClipSpec, FrameSampler
 from helpers.action.motion import halve_large
 from helpers.data.videos import read_frames
 from helpers.emotion.faces import landmark_box
 from helpers.live import overlay, recording
 from helpers.live import pipeline as pipeline_module
 from helpers.live.detection import iou
+from helpers.live.overlay import draw_overlay
 from helpers.live.pipeline import Pipeline
 from helpers.live.results import UNSURE, LiveSettings
 from helpers.live.sources import open_source
@@ -79,10 +83,14 @@ def streamed_and_whole(folder: Path, video: Path) -> tuple[np.ndarray, np.ndarra
     pipeline = Pipeline(action, None, None, settings=LiveSettings(smoothing_s=0))
     results = [pipeline.step(frame, time_s) for frame, time_s in read_frames(video)]
     streamed = [result.action_probabilities for result in results if "lstm" in result.stage_ms]
-    steps, length = video_steps(video, action.spec), action.spec.length
-    windows = np.stack([steps[end - length : end] for end in range(length, len(steps) + 1)])
-    whole = keras_files.load_keras(folder / "action_model.h5").predict(windows, verbose=0)
-    return np.array(streamed), whole
+    sampler = action.sampler()
+    steps = [step for frame, time_s in read_frames(video) if (step := sampler.push(frame, time_s)) is not None]
+    network, whole = keras_files.load_keras(folder / "action_model.h5"), []
+    for end in range(action.shortest, len(steps) + 1):
+        seen = steps[max(0, end - action.memory) : end]
+        padded = [*seen, *[seen[-1]] * (action.spec.length - len(seen))]
+        whole.append(network.predict(action.network_input(padded), verbose=0)[0, : len(action.labels)])
+    return np.array(streamed), np.array(whole)
 
 
 def test_streaming_equals_the_whole_network(models, tmp_path):
@@ -103,6 +111,32 @@ def test_streaming_equals_the_whole_network_of_the_committed_model(tmp_path):
     streamed, whole = streamed_and_whole(action_classifier.DEFAULT_ACTION, clip)
     assert len(streamed) == len(whole) >= 4
     assert np.abs(streamed - whole).max() < 1e-3
+
+
+def test_the_demo_clip_is_read_rightly():
+    """Every section by its last second, when the one before is out of sight; expressions where a face is near."""
+    pipeline, shown = Pipeline.load(), []
+    for number, frame in enumerate(demo.render_demo()):
+        result = pipeline.step(frame, number / demo.DEMO_FPS)
+        shown.append((result.time_s, result.action, result.faces[0].emotion if result.faces else None))
+    for (start, end, action), row in zip(demo.demo_sections(), demo.DEMO_SCRIPT, strict=True):
+        late = [(label, emotion) for time_s, label, emotion in shown if max(start, end - 1) <= time_s < end]
+        labels, emotions = zip(*late, strict=True)
+        if action != "idle":
+            assert Counter(labels).most_common(1)[0][0] == action
+        if end <= 8:
+            assert Counter(emotions).most_common(1)[0][0] == row[3]
+
+
+@pytest.mark.skipif(not pose.available(), reason="python -m helpers.action.pose --fetch")
+def test_the_skeleton_is_given_when_it_is_asked_for():
+    frames = scenes.render_action("point", 3, 0.3)
+    for asked in (False, True):
+        pipeline = Pipeline.load(settings=LiveSettings(skeleton=asked))
+        results = [pipeline.step(frame, k / 25) for k, frame in enumerate(frames)]
+        assert (results[-1].pose is not None) == asked
+    plain, drawn = draw_overlay(frames[-1], replace(results[-1], pose=None)), draw_overlay(frames[-1], results[-1])
+    assert not np.array_equal(plain, drawn)
 
 
 def test_action_is_unsure_until_the_window_is_full_and_after_a_gap(models, face_clip):

@@ -1,0 +1,546 @@
+"""The deployed action network: one LSTM sees the motion, one the joints, and their answers are averaged.
+
+Two streams with late fusion (Simonyan & Zisserman, 2014, arXiv:1406.2199): each stream alone must name the action, so
+that one of them can answer where the other sees nothing. The last output is "none of these".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from helpers.action import features as features_module
+from helpers.action.classifier import save_action
+from helpers.action.clips import NONE, PERSON_FLOW, ClipSpec
+from helpers.action.joints import ROW, WIDTH, augment_joints, join_rows, joint_vectors
+from helpers.action.model import join_action_model
+from helpers.action.person import NO_AUGMENTATION, CameraAugmentation, live_memory, person_steps
+from helpers.action.pose import open_estimator
+from helpers.data.cache import cached_array, content_key, weights_key
+from helpers.data.folders import Sample, list_samples
+from helpers.data.paths import data_root, find_dataset
+from helpers.data.splits import leave_groups_out
+from helpers.data.videos import read_frames
+from helpers.errors import DataError
+from helpers.predictions import Predictions
+from helpers.runtime import KerasFunction
+from helpers.smoothing import HysteresisSmoother, Smoothing
+from helpers.synthetic.samples import cached_action_samples
+from helpers.synthetic.scenes import ALONE
+from helpers.training import capped_class_weights, fit, make_optimizer, profile
+
+SYNTHETIC_LABELS = {
+    "low_wave": "wave_one_hand",
+    "idle": NONE,
+    "beckon": NONE,
+    "fidget": NONE,
+    "slow_down": NONE,
+    "stop": NONE,
+}
+LEAD_IN = {"w": 0.2}  # share of standing still at the beginning, by the first letter of the group: see data/README.md
+PERSON_CLIP = ClipSpec(channels=PERSON_FLOW)
+
+
+@dataclass(frozen=True)
+class TwoStreamRecipe:
+    """Everything that decides how the deployed action network is trained.
+
+    datasets: their actions are the labels; folders named "none" train rejection. copies: of each real video, the first
+    un-augmented. least, most: a rare class of a data set is shown so many times an epoch, each video at most so often.
+    none_weight: of a clip that shows no action. joined: share of the windows that begin with the end of another video.
+    """
+
+    datasets: tuple[str, ...] = ("everyday", "webcam")
+    encoder: str = "everyday"
+    copies: int = 2
+    synthetic_people: int = 48
+    optimizer: str = "adamw"
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    epochs: int = 14
+    batch: int = 64
+    units: int = 64
+    label_smoothing: float = 0.1
+    class_weight_cap: float = 3.0
+    none_weight: float = 0.7
+    joined: float = 0.3
+    least: int = 40
+    most: int = 4
+    folds: int = 8
+    seed: int = 1
+    clip: ClipSpec = field(default_factory=lambda: PERSON_CLIP)
+
+    def as_dict(self) -> dict:
+        """The fields as JSON types, for `fit_or_load`."""
+        return {**asdict(self), "datasets": list(self.datasets)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> TwoStreamRecipe:
+        """The recipe that `as_dict` recorded."""
+        return cls(**{**values, "datasets": tuple(values["datasets"]), "clip": ClipSpec(**values["clip"])})
+
+
+# ------------------------------------------------------------------------------------------------------ features
+
+
+@dataclass(frozen=True, eq=False)
+class ClipFeatures:
+    """One video, or one augmented copy of it, as the head sees it.
+
+    motion: float32 (n, 1280), MobileNetV2's features of each time step. joints: float32 (n, ROW).
+    """
+
+    motion: np.ndarray
+    joints: np.ndarray
+
+    def window(self, start: int, length: int, whole: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """`length` steps from `start` on, padded by the last one up to `whole` steps: (motion, joints)."""
+        last = min(start + length, len(self.motion)) - 1
+        index = np.minimum(np.arange(start, start + (whole or length)), last)
+        return self.motion[index], self.joints[index]
+
+
+def clip_features(
+    samples: list[Sample], recipe: TwoStreamRecipe, encoder: keras.Model, copies: int
+) -> list[list[ClipFeatures]]:
+    """Per video its copies. Cached on disk by the video's content, the augmentation and the encoder's weights."""
+    key, encode, estimator = weights_key(encoder), KerasFunction(encoder), open_estimator()
+    key = key if estimator else f"{key}, no pose"
+    features = []
+    for sample in samples:
+        content = content_key([sample])
+        rng = np.random.default_rng([recipe.seed, int(content[:8], 16)])
+        changes = [NO_AUGMENTATION, *(CameraAugmentation.draw(rng) for _ in range(copies - 1))]
+        arrays = [
+            _person_features(content, recipe.clip, change, key, path=sample.path, encode=encode, estimator=estimator)
+            for change in changes
+        ]
+        features.append([ClipFeatures(array[:, :-ROW], array[:, -ROW:]) for array in arrays])
+    return features
+
+
+@cached_array(ignore=("path", "encode", "estimator"))
+def _person_features(content, spec, augmentation, weights, *, path, encode, estimator) -> np.ndarray:
+    images, joints = person_steps(read_frames(path), spec, estimator, augmentation)
+    return np.concatenate([encode(images, batch=16), joints], axis=1)
+
+
+def synthetic_people(people: range, actions: tuple[str, ...] = tuple(sorted(ALONE))) -> list[Sample]:
+    """Clips of synthetic people, 240 rows high, rendered once and kept below .cache/."""
+    folder = cached_action_samples(people, actions, (240, 320))
+    return [sample for sample in list_samples(folder) if sample.label in actions]
+
+
+# ------------------------------------------------------------------------------------------------------ the head
+
+
+def build_two_stream_head(
+    outputs: int, length: int, units: int = 64, *, features: int = 1280, dropout: float = 0.4
+) -> keras.Model:
+    """Motion float32 (length, 1280) and joints (length, WIDTH) to probabilities (outputs,).
+
+    The last output is "none of these". Each stream is Dense, LSTM, mean over time, softmax; the answer is their
+    geometric mean.
+    """
+    motion, joints = keras.Input((length, features), name="motion"), keras.Input((length, WIDTH), name="joints")
+    normed = layers.LayerNormalization(name="motion_norm")(motion)
+    logs = [
+        _stream(layers.Dropout(dropout, name="motion_norm_dropout")(normed), outputs, units, "motion"),
+        _stream(joints, outputs, units, "joints"),
+    ]
+    answer = layers.Activation("softmax", name="action")(layers.Average(name="fusion")(logs))
+    return keras.Model([motion, joints], answer, name="action_head")
+
+
+def _stream(steps, outputs: int, units: int, name: str):
+    """Log-probabilities (outputs,) of one stream.
+
+    The LSTM's states are averaged over time: an action may end before the window does.
+    """
+    x = layers.Dense(64, activation="relu", name=f"{name}_dense")(steps)
+    x = layers.Dropout(0.3, name=f"{name}_dense_dropout")(x)
+    x = layers.LSTM(units, return_sequences=True, unroll=True, name=f"{name}_lstm")(x)
+    x = layers.GlobalAveragePooling1D(name=f"{name}_average")(x)
+    x = layers.Dropout(0.4, name=f"{name}_dropout")(x)
+    return layers.Activation("log_softmax", name=f"{name}_log")(layers.Dense(outputs, name=f"{name}_votes")(x))
+
+
+def stream_logs(head: keras.Model) -> keras.Model:
+    """The head with each stream's log-probabilities, (2, outputs): motion, joints. It shares the head's weights."""
+    logs = [head.get_layer(f"{name}_log").output for name in ("motion", "joints")]
+    return keras.Model(head.inputs, keras.ops.stack(logs, axis=1), name="streams")
+
+
+# ------------------------------------------------------------------------------------------------------ training
+
+
+@dataclass(frozen=True, eq=False)
+class ActionClips:
+    """What the head is trained on: real videos and synthetic ones, as features.
+
+    labels: the actions; `targets` number them, `len(labels)` stands for none of them.
+    """
+
+    labels: tuple[str, ...]
+    real: list[Sample]
+    synthetic: list[Sample]
+    features: list[list[ClipFeatures]]  # of the real videos, then of the synthetic ones
+    missing: tuple[str, ...] = ()  # data sets that were not there
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int (videos,)."""
+        known = {label: number for number, label in enumerate(self.labels)}
+        names = (SYNTHETIC_LABELS.get(sample.label, sample.label) for sample in (*self.real, *self.synthetic))
+        return np.array([known.get(name, len(self.labels)) for name in names])
+
+
+def load_action_clips(recipe: TwoStreamRecipe) -> ActionClips:
+    """All videos of the recipe as features; says which data sets are missing. Raises DataError when all are.
+
+    In the smoke profile two synthetic people stand in for everything.
+    """
+    if profile() == "smoke":
+        actions = ("wave_one_hand", "raise_hand", "idle")
+        real, synthetic = synthetic_people(range(2), actions), synthetic_people(range(1000, 1002), actions)
+        real = [replace(sample, label=SYNTHETIC_LABELS.get(sample.label, sample.label)) for sample in real]
+        return _as_features(recipe, real, synthetic, copies=1)
+    found = {name: find_dataset(name) for name in recipe.datasets}
+    missing = tuple(name for name, path in found.items() if path is None)
+    if len(missing) == len(found):
+        raise DataError(f"none of {', '.join(missing)} is in {data_root()}; data/README.md says how to get them")
+    for name in missing:
+        print(f"left out: data set {name!r} is not in {data_root()}; data/README.md says how to get it")
+    real = [sample for path in found.values() if path for sample in list_samples(path)]
+    synthetic = synthetic_people(range(recipe.synthetic_people))
+    return _as_features(recipe, real, synthetic, copies=recipe.copies, missing=missing)
+
+
+def _as_features(
+    recipe: TwoStreamRecipe, real: list[Sample], synthetic: list[Sample], *, copies: int, missing: tuple[str, ...] = ()
+) -> ActionClips:
+    encoder = load_encoder(recipe)
+    labels = tuple(sorted({sample.label for sample in real} - {NONE}))
+    synthetic = [s for s in synthetic if SYNTHETIC_LABELS.get(s.label, s.label) in (*labels, NONE)]
+    features = clip_features(real, recipe, encoder, copies) + clip_features(synthetic, recipe, encoder, 1)
+    return ActionClips(labels, real, synthetic, features, missing)
+
+
+def load_encoder(recipe: TwoStreamRecipe) -> keras.Model:
+    """MobileNetV2 fine-tuned on the flow of synthetic people; random in the smoke profile.
+
+    It stays frozen: the real videos are too few to train it without learning their rooms by heart.
+    """
+    return features_module.load_encoder(recipe.encoder, recipe.clip.size)
+
+
+class TwoStreamBatches(keras.utils.PyDataset):
+    """Shuffled batches of windows: of each video a random copy, a random start, and often not yet a whole window.
+
+    Gives ((motion float32 (B, length, 1280), joints float32 (B, length, WIDTH)), targets (B, outputs), weights (B,)).
+    """
+
+    def __init__(self, clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe):
+        super().__init__()
+        self.clips, self.recipe, self.targets = clips, recipe, clips.targets
+        self.pool = np.repeat(chosen, [self._times(number, chosen) for number in chosen])
+        outputs = len(clips.labels) + 1
+        self.rows = np.eye(outputs, dtype=np.float32)
+        self.weights = capped_class_weights(self.targets[self.pool], outputs, recipe.class_weight_cap)
+        self.weights[-1] = recipe.none_weight
+        self.epoch = -1
+        self.on_epoch_end()
+
+    def _times(self, number: int, chosen: np.ndarray) -> int:
+        """How often a video is shown in an epoch: rare actions of a data set more often, synthetic people once."""
+        if number >= len(self.clips.real) or self.clips.real[number].label == NONE:
+            return 1
+        if not hasattr(self, "_counts"):
+            self._counts = Counter(self._kind(k) for k in chosen if k < len(self.clips.real))
+        return min(self.recipe.most, max(2, -(-self.recipe.least // self._counts[self._kind(number)])))
+
+    def _kind(self, number: int) -> tuple[Path, str]:
+        sample = self.clips.real[number]
+        return sample.path.parents[1], sample.label
+
+    def __len__(self) -> int:
+        return len(self.order) // self.recipe.batch or 1
+
+    def __getitem__(self, index: int):
+        rng = np.random.default_rng((self.recipe.seed, self.epoch, index))
+        chosen = self.order[index * self.recipe.batch : (index + 1) * self.recipe.batch]
+        drawn = [self._window(number, rng) for number in chosen]
+        motion, joints = (np.stack([window[k] for window in drawn]) for k in range(2))
+        targets = np.array([target for *_, target in drawn])
+        inputs = motion.astype(np.float32), joint_vectors(augment_joints(joints, rng))
+        return inputs, self.rows[targets], self.weights[targets]
+
+    def _window(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+        copies, target, length = self.clips.features[number], self.targets[number], self.recipe.clip.length
+        features = copies[rng.integers(len(copies))]
+        steps, none = len(features.motion), len(self.clips.labels)
+        share = LEAD_IN.get(self._group(number)[:1], 0.0) if target != none else 0.0
+        if share and rng.random() < 0.06:  # before the action begins
+            return *features.window(0, max(4, int(share * steps)), length), none
+        shown = length if rng.random() < 0.6 else int(rng.integers(length // 2 - 1, length + 1))
+        first = int(share * steps)
+        start = int(rng.integers(first, max(first, steps - shown) + 1))
+        if rng.random() >= self.recipe.joined:
+            return *features.window(start, shown, length), target
+        shown = int(rng.integers(length // 2 - 2, length - 3))
+        return *self._after_another(features.window(start, shown), length - shown, rng), target
+
+    def _after_another(
+        self, now: tuple[np.ndarray, np.ndarray], steps: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A window that begins with the last `steps` steps of another video: a stream does not stop between actions."""
+        copies = self.clips.features[rng.choice(self.pool)]
+        other = copies[rng.integers(len(copies))]
+        motion, joints = other.window(max(0, len(other.motion) - steps), steps)
+        return np.concatenate([motion, now[0]]), join_rows(joints, now[1])
+
+    def _group(self, number: int) -> str:
+        real = self.clips.real
+        return real[number].group.replace("weizmann", "") if number < len(real) else ""
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        self.order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(self.pool)
+
+
+def stream_loss(smoothing: float):
+    """Cross-entropy of both streams, added: each must name the action without the other."""
+
+    def loss(targets, logs):
+        outputs = targets.shape[-1]
+        targets = targets * (1 - smoothing) + smoothing / outputs
+        return -keras.ops.sum(targets[:, None] * logs, axis=(1, 2))
+
+    return loss
+
+
+def fused_accuracy(targets, logs):
+    """Of the two streams' common answer."""
+    return keras.metrics.categorical_accuracy(targets, keras.ops.sum(logs, axis=1))
+
+
+def train_head(
+    clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe, work: Path, *, held_out: np.ndarray | None = None
+) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Train a head on the videos with these numbers, for a fixed number of epochs; (head, history).
+
+    held_out: numbers of real videos of other groups, for the validation curve only; nothing is chosen on them.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    head = build_two_stream_head(len(clips.labels) + 1, recipe.clip.length, recipe.units)
+    streams, batches = stream_logs(head), TwoStreamBatches(clips, chosen, recipe)
+    steps = len(batches) * recipe.epochs
+    optimizer = make_optimizer(recipe.optimizer, recipe.learning_rate, steps, recipe.weight_decay)
+    fused_accuracy.__name__ = "accuracy"
+    streams.compile(optimizer, stream_loss(recipe.label_smoothing), weighted_metrics=[], metrics=[fused_accuracy])
+    validation = None if held_out is None else _middle_windows(clips, held_out, recipe)
+    history = fit(streams, batches, validation, recipe.epochs, work, recipe.seed, keep_best=False)
+    return head, history
+
+
+def _middle_windows(clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe):
+    length, drawn = recipe.clip.length, []
+    for number in chosen:
+        features = clips.features[number][0]
+        drawn.append(features.window(max(0, (len(features.motion) - length) // 2), length, length))
+    motion, joints = (np.stack([window[k] for window in drawn]) for k in range(2))
+    targets = np.eye(len(clips.labels) + 1, dtype=np.float32)[clips.targets[chosen]]
+    return (motion.astype(np.float32), joint_vectors(joints)), targets
+
+
+# ------------------------------------------------------------------------------------------------------ answers
+
+
+def whole_windows(features: ClipFeatures, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Half-overlapping windows of a video as the head's input; a short video is padded with its last step."""
+    steps = len(features.motion)
+    if steps <= length:
+        pairs = [features.window(0, steps, length)]
+    else:
+        starts = np.linspace(0, steps - length, 1 + -(-(steps - length) // (length // 2))).round().astype(int)
+        pairs = [features.window(start, length) for start in starts]
+    return _as_input(pairs)
+
+
+def live_windows(features: ClipFeatures, spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
+    """What the live system sees after each step of a video, from half a window on, as the head's input."""
+    steps, memory = len(features.motion), live_memory(spec)
+    ends = range(min(spec.length // 2, steps), steps + 1)
+    return _as_input([features.window(max(0, end - memory), min(memory, end), spec.length) for end in ends])
+
+
+def _as_input(pairs) -> tuple[np.ndarray, np.ndarray]:
+    motion, joints = (np.stack([pair[k] for pair in pairs]) for k in range(2))
+    return motion.astype(np.float32), joint_vectors(joints)
+
+
+def cross_validate(
+    clips: ActionClips, recipe: TwoStreamRecipe, work: Path
+) -> tuple[dict[str, np.ndarray], list[np.ndarray], dict[str, list[float]]]:
+    """Score each real video once by a head that never saw its group.
+
+    Returns float32 (videos, outputs) of "fusion", "motion" and "joints", the mean over a video's windows; per video
+    float32 (k, outputs) as the live system would have answered after each step; and the mean history, `seconds` summed.
+    """
+    place = {sample.path: number for number, sample in enumerate(clips.real)}
+    outputs, length = len(clips.labels) + 1, recipe.clip.length
+    answers = {name: np.zeros((len(clips.real), outputs), np.float32) for name in ("fusion", "motion", "joints")}
+    live: list[np.ndarray] = [np.zeros((0, outputs), np.float32)] * len(clips.real)
+    histories, synthetic = [], np.arange(len(clips.real), len(clips.features))
+    folds = min(recipe.folds, len({sample.group for sample in clips.real}))
+    for fold, (train, test) in enumerate(leave_groups_out(clips.real, folds, recipe.seed)):
+        inside, outside = (np.array([place[sample.path] for sample in part]) for part in (train, test))
+        chosen = np.concatenate([inside, synthetic])
+        head, history = train_head(clips, chosen, recipe, work / str(fold), held_out=outside)
+        streams = stream_logs(head)
+        for number in outside:
+            features = clips.features[number][0]
+            logs = streams.predict_on_batch(whole_windows(features, length))
+            for name, part in (("fusion", logs.mean(axis=1)), ("motion", logs[:, 0]), ("joints", logs[:, 1])):
+                answers[name][number] = softmax(part).mean(axis=0)
+            live[number] = softmax(streams.predict_on_batch(live_windows(features, recipe.clip)).mean(axis=1))
+        histories.append(history)
+    mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
+    return answers, live, {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Along the last axis."""
+    values = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return values / values.sum(axis=-1, keepdims=True)
+
+
+def shown_answers(live: np.ndarray, threshold: float, step_s: float = PERSON_CLIP.step_s) -> list[int | None]:
+    """What the live system would have shown after each step: number of the label, or None.
+
+    live: float32 (k, outputs) of one video, the last output "none of these", see `cross_validate`.
+    """
+    answer, shown = HysteresisSmoother(), []
+    for number, row in enumerate(live):
+        answer.update(row[:-1], number * step_s, threshold, Smoothing())
+        shown.append(answer.index)
+    return shown
+
+
+def fit_threshold(live: Sequence[np.ndarray], allowed: float = 0.05) -> float:
+    """The smallest threshold, in hundredths, at which at most this share of `live` gets any answer.
+
+    live: of videos that show none of the actions, see `cross_validate`.
+    """
+    for threshold in np.arange(20, 96) / 100:
+        if np.mean([any(index is not None for index in shown_answers(rows, threshold)) for rows in live]) <= allowed:
+            return float(threshold)
+    return 0.95
+
+
+def measure_live(
+    live: Sequence[np.ndarray], targets: np.ndarray, threshold: float, step_s: float = PERSON_CLIP.step_s
+) -> dict[str, float]:
+    """How the live system would have done. targets: int (videos,), the last output's number for none.
+
+    answered: share of the action videos with any answer; right: of these, with the longest-shown one right;
+    false_alarms: share of the videos of none with any answer; latency_s: median time to the first right answer.
+    """
+    answered, right, alarms, latency = [], [], [], []
+    for rows, target in zip(live, targets, strict=True):
+        shown = shown_answers(rows, threshold, step_s)
+        named = [index for index in shown if index is not None]
+        if target == rows.shape[-1] - 1:
+            alarms.append(bool(named))
+            continue
+        answered.append(bool(named))
+        if named:
+            right.append(Counter(named).most_common(1)[0][0] == target)
+        if target in shown:
+            latency.append((shown.index(target) + PERSON_CLIP.length // 2) * step_s)
+    shares = {"answered": answered, "right": right, "false_alarms": alarms}
+    return {name: float(np.mean(values)) if values else float("nan") for name, values in shares.items()} | {
+        "latency_s": float(np.median(latency)) if latency else float("nan"),
+        "actions": len(answered),
+        "negatives": len(alarms),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """What each real video got from a head that never saw its group: `crossval.npz` of `train_two_streams`.
+
+    files, labels, groups: of N videos, "none" among the labels. classes: the outputs, "none" last. answers: by stream
+    ("motion", "joints", "fusion") float32 (N, outputs). live: per video float (k, outputs), see `cross_validate`.
+    """
+
+    files: tuple[str, ...]
+    labels: tuple[str, ...]
+    groups: tuple[str, ...]
+    classes: tuple[str, ...]
+    answers: dict[str, np.ndarray]
+    live: list[np.ndarray]
+
+    @classmethod
+    def load(cls, folder: Path) -> CrossValidation:
+        with np.load(folder / "crossval.npz") as stored:
+            names = (tuple(stored[name].tolist()) for name in ("files", "labels", "groups", "classes"))
+            answers = {name: stored[name] for name in ("motion", "joints", "fusion")}
+            live = np.split(stored["live"].astype(np.float32), np.cumsum(stored["steps"])[:-1])
+            return cls(*names, answers, live)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int (N,): numbers of the labels among the classes."""
+        return np.array([self.classes.index(label) for label in self.labels])
+
+    def of(self, *prefixes: str) -> np.ndarray:
+        """int (n,): numbers of the videos whose group begins so."""
+        return np.array([k for k, group in enumerate(self.groups) if group.startswith(prefixes)])
+
+    def predictions(self, chosen: np.ndarray, stream: str = "fusion") -> Predictions:
+        """The arg-max over actions of the chosen videos, those of none left out."""
+        chosen = [k for k in chosen if self.labels[k] != NONE]
+        rows = self.answers[stream][chosen][:, :-1].astype(float)
+        return Predictions(
+            files=tuple(self.files[k] for k in chosen),
+            labels=tuple(self.labels[k] for k in chosen),
+            classes=self.classes[:-1],
+            probabilities=rows / rows.sum(axis=1, keepdims=True),
+            groups=tuple(self.groups[k] for k in chosen),
+        )
+
+
+def train_two_streams(config: dict, work: Path) -> dict[str, list[float]]:
+    """The deployed model, from data sets to files: cross-validation, threshold, then a head on all videos.
+
+    For `fit_or_load`: writes the model (see `save_action`) and `crossval.npz` with what each video got from a head that
+    never saw its group; returns the history of the cross-validation, and what was measured under "result".
+    """
+    recipe = TwoStreamRecipe.from_dict(config)
+    clips = load_action_clips(recipe)
+    answers, live, history = cross_validate(clips, recipe, work / "work" / "folds")
+    none, targets = len(clips.labels), clips.targets[: len(clips.real)]
+    threshold = fit_threshold([rows for rows, target in zip(live, targets, strict=True) if target == none])
+    np.savez_compressed(
+        work / "crossval.npz",
+        files=[f"{sample.label}/{sample.path.name}" for sample in clips.real],
+        labels=[sample.label for sample in clips.real],
+        groups=[sample.group for sample in clips.real],
+        classes=[*clips.labels, NONE],
+        live=np.concatenate(live).astype(np.float16),
+        steps=[len(rows) for rows in live],
+        **answers,
+    )
+    head, _ = train_head(clips, np.arange(len(clips.features)), recipe, work / "work" / "all")
+    save_action(
+        work, join_action_model(load_encoder(recipe), head), clips.labels, spec=recipe.clip, threshold=threshold
+    )
+    history["result"] = {"threshold": threshold, "left_out": list(clips.missing), "real": len(clips.real)}
+    return history
