@@ -84,7 +84,7 @@ def train_action(
         work=work,
         validation=held_out,
     )
-    trained = keras.models.clone_model(head)  # not compiled: it is saved without the optimizer's state
+    trained = keras.Model.from_config(head.get_config())  # not compiled: it is saved without the optimizer's state
     trained.set_weights(head.get_weights())
     return trained, history
 

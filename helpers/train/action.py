@@ -30,7 +30,7 @@ from helpers.train import job
 
 RATES = {"sgd": 0.1, "adam": 0.003, "adagrad": 0.1, "adamw": 0.003}  # each one's best of three (notebook 05)
 PEOPLE = 40  # synthetic people who are trained on: doing the actions, if these can be drawn, and standing still
-FEW = 300  # clips: below, the pooled head and more epochs, as for UT-Interaction in notebook 02
+FEW = 300  # clips: below, the pooled head, a third of the rate and more epochs, as for UT-Interaction in notebook 02
 STILL = range(2000, 2060)  # synthetic people who stand still, for the threshold
 
 
@@ -89,7 +89,7 @@ def own_recipe(samples: list[Sample], options: argparse.Namespace) -> ActionReci
 
 
 def with_optimizer(recipe: ActionRecipe, name: str) -> ActionRecipe:
-    return replace(recipe, optimizer=name, learning_rate=RATES[name])
+    return replace(recipe, optimizer=name, learning_rate=RATES[name] / (3 if recipe.pooled else 1))
 
 
 def read_videos(samples: list[Sample], recipe: ActionRecipe, skipped: list[Skipped]) -> ActionData:

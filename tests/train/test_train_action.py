@@ -77,6 +77,8 @@ def test_a_folder_of_clips_becomes_a_model_that_runs(clips, tmp_path, quick, cap
     ]
     np.testing.assert_allclose(model.classify(model.encode(steps)[None]), whole[0], atol=0.02)
     np.testing.assert_allclose(*whole, atol=1e-6)
+    sizes = [(output / f"action_model{suffix}").stat().st_size for suffix in (".h5", ".keras")]
+    assert sizes[1] < 1.1 * sizes[0], "no optimizer's state in it"
     report = (output / "report.md").read_text()
     for text in (printed, report):
         assert "n=6 skipped=2" in text and "3 groups" in text
