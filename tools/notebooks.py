@@ -122,8 +122,8 @@ def run(path: Path) -> NotebookNode:
     """The notebook after a run from top to bottom in a fresh kernel; the file stays as it is.
 
     The kernel starts in the notebook's folder, with the repository on its import path. What differs from run to run
-    (timings, widget state, version of Python) is left out, and so is a widget that has a picture beside it: whoever
-    opens the file sees the picture, not "model not found". Raises nbclient's CellExecutionError at the first error.
+    (timings, widget state, version of Python) is left out, and so is a widget that has an image beside it: whoever
+    opens the file sees the image, not "model not found". Raises nbclient's CellExecutionError at the first error.
     """
     notebook = nbformat.read(path, as_version=4)
     search_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
@@ -207,7 +207,7 @@ def _cell_problems(cell: NotebookNode) -> Iterator[str]:
 
 
 def _texts(output: NotebookNode) -> list[str]:
-    """What of an output is read as text: not pictures."""
+    """What of an output is read as text: not images."""
     if output.output_type == "error":
         return list(output.traceback)
     return [output.get("text", ""), output.get("data", {}).get("text/plain", "")]

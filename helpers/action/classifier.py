@@ -189,7 +189,7 @@ class _Network:
         _check_input(file, head.input_shape, head.output_shape)
         print(
             f"note: {file.name} has no part that looks at one frame at a time, so every step costs a whole window: "
-            "expect few answers a second in the live picture",
+            "expect few answers a second in the live image",
             file=sys.stderr,
         )
         return cls(_Unchanged((None, *head.input_shape[2:])), head, own=False, model=model)

@@ -127,7 +127,7 @@ def read_action_data(
 ) -> ActionData:
     """Real videos and those of synthetic people through the encoder (cached on disk).
 
-    Synthetic people (default: the recipe's) do the real videos' actions, where all of these can be drawn, and stand
+    Synthetic people (default: the recipe's) do the real videos' actions, where all of these can be rendered, and stand
     still; there are many, so they are not augmented. Unreadable videos go to `skipped`, see `clip_features`.
     """
     features, used = clip_features(

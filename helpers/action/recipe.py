@@ -68,7 +68,7 @@ class ActionRecipe(FitRecipe):
 
     dataset: a name that `find_dataset` knows. encoder: a model's folder below artifacts/action/, or "imagenet".
     augmentations: versions of each real video, the first of which is the video itself.
-    synthetic_people: how many are trained on, doing the set's actions, where these can be drawn, or standing still.
+    synthetic_people: how many are trained on, doing the set's actions, where these can be rendered, or standing still.
     folds: of the cross-validation by group. rejection: pairs (share of clips that may be given an action, what people
         do in them), see `fit_rejection`.
     """

@@ -57,7 +57,7 @@ class EmotionClassifier:
             raise DataError(
                 f"{file}: not a face model; its input is {network.input_shape}, not (N, side, side, channels)"
             )
-        path, side = folder / "config.json", network.input_shape[1]  # side None: a network for pictures of any side
+        path, side = folder / "config.json", network.input_shape[1]  # side None: a network for images of any side
         config = read_config(path) if path.is_file() else {}
         spec = _face_spec(path, config, side, scales_itself=model is not None and scales_itself(model))
         labels = _labels(folder, config, network.output_shape[-1], strict)

@@ -59,7 +59,7 @@ def fer_source() -> Path:
 
 
 def face_data(samples: list[Sample], spec: FaceSpec, *, validation_fraction: float, vote_share: float) -> FaceData:
-    """Crops and targets of faces that are already cut out; pictures with equal pixels stay on one side of the split.
+    """Crops and targets of faces that are already cut out; images with equal pixels stay on one side of the split.
 
     vote_share: the part of each target that `expected_labels` makes from FER+ votes, where there are any; 0 leaves the
         labels as they are. Raises DataError when a file cannot be read or a class cannot be split.
@@ -74,7 +74,7 @@ def face_data(samples: list[Sample], spec: FaceSpec, *, validation_fraction: flo
 
 
 def split_faces(samples: list[Sample], fraction: float) -> tuple[list[Sample], list[Sample]]:
-    """(training, validation) faces; equal pictures on one side, every class on both."""
+    """(training, validation) faces; equal images on one side, every class on both."""
     return split_groups(group_by_pixels(samples), fraction, _SPLIT_SEED)
 
 

@@ -15,7 +15,7 @@ from helpers.data.folders import Sample, Skipped
 from helpers.data.images import read_image
 from helpers.errors import DataError
 
-# iBUG 68-point numbering (Sagonas et al., 2016). Left and right are the viewer's, as in the picture.
+# iBUG 68-point numbering (Sagonas et al., 2016). Left and right are the viewer's, as in the image.
 LEFT_EYE, RIGHT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
 
 

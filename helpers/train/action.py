@@ -29,7 +29,7 @@ from helpers.synthetic.scenes import IDLE
 from helpers.train import job
 
 RATES = {"sgd": 0.1, "adam": 0.003, "adagrad": 0.1, "adamw": 0.003}  # each one's best of three (notebook 05)
-PEOPLE = 40  # synthetic people who are trained on: doing the actions, if these can be drawn, and standing still
+PEOPLE = 40  # synthetic people who are trained on: doing the actions, if these can be rendered, and standing still
 FEW = 300  # clips: below, the pooled head, a third of the rate and more epochs, as for UT-Interaction in notebook 02
 STILL = range(2000, 2060)  # synthetic people who stand still, for the threshold
 

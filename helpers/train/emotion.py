@@ -129,7 +129,7 @@ def _crop(samples: list[Sample], detect: bool, skipped: list[Skipped]) -> Crops:
 
 
 def _split(crops: dict[str, Crops]) -> tuple[Crops, Crops, Crops]:
-    """(train, validation, test); copies of a picture and files of one group stay together."""
+    """(train, validation, test); copies of an image and files of one group stay together."""
     everything = crops.get("all") or crops["train"]
     if not everything.samples:
         raise DataError("no face could be used; the reasons are above")
@@ -144,8 +144,8 @@ def _split(crops: dict[str, Crops]) -> tuple[Crops, Crops, Crops]:
 
 
 def _joined_groups(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples with groups such that neither a group nor copies of a picture are separated."""
-    group_of: dict[str, str] = {}  # of a name or a picture, the group that it was joined to
+    """The samples with groups such that neither a group nor copies of an image are separated."""
+    group_of: dict[str, str] = {}  # of a name or an image, the group that it was joined to
 
     def root(key: str) -> str:
         while group_of.setdefault(key, key) != key:
