@@ -116,7 +116,7 @@ def checked_settings(path: Path, kind: type, values):
         ) from error
 
 
-def checked_number(path: Path, config: dict, name: str, default: float, *, low: float, high: float) -> float:
+def checked_number(path: Path, config: dict, name: str, *, default: float, low: float, high: float) -> float:
     """The number `name` of config.json at `path`, within low..high, or `default` where it is not given.
 
     Raises DataError.

@@ -61,7 +61,7 @@ class Run:
 
 
 def fit_or_load(
-    name: str, config: dict, train: Callable[[dict, Path], dict], epochs_in_smoke: int = 2, *, row: str | None = None
+    name: str, config: dict, train: Callable[[dict, Path], dict], *, epochs_in_smoke: int = 2, row: str | None = None
 ) -> Run:
     """The run `name` (a folder below artifacts/): loaded in the cached profile, trained in the others.
 
@@ -239,7 +239,7 @@ def machine() -> str:
 
 
 def fit(
-    model: keras.Model, training, validation, epochs: int, work: Path, seed: int, keep_best: bool = True
+    model: keras.Model, training, validation, *, epochs: int, work: Path, seed: int, keep_best: bool = True
 ) -> dict[str, list[float]]:
     """`model.fit` that survives being killed: a second call continues after the last finished epoch.
 
@@ -348,7 +348,7 @@ def cosine_with_warmup(
     return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warmup), warmup_target=rate, warmup_steps=warmup)
 
 
-def make_optimizer(name: str, rate: float, steps: int, weight_decay: float = 1e-4) -> keras.optimizers.Optimizer:
+def make_optimizer(name: str, rate: float, steps: int, *, weight_decay: float = 1e-4) -> keras.optimizers.Optimizer:
     """One of the compared optimizers. `steps` is the length of the whole training in batches.
 
     "sgd" has Nesterov momentum 0.9; "adam", "adagrad" are Keras's; "adamw" adds weight decay (its share of a weight is

@@ -127,23 +127,25 @@ def test_a_second_call_continues_and_keeps_what_was(tmp_path):
         return blob_model(keras.optimizers.AdamW(training.cosine_with_warmup(0.1, 16)))
 
     data, again = Blobs(), model()
-    first = training.fit(model(), data, data.truth, 2, tmp_path, seed=0)
+    first = training.fit(model(), data, data.truth, epochs=2, work=tmp_path, seed=0)
     assert set(first) == {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"} and len(first["loss"]) == 2
-    resumed = training.fit(again, data, data.truth, 4, tmp_path, seed=0, keep_best=False)
+    resumed = training.fit(again, data, data.truth, epochs=4, work=tmp_path, seed=0, keep_best=False)
     assert len(resumed["loss"]) == 4
     for key, values in first.items():
         assert resumed[key][:2] == values, f"{key} of the finished epochs changed"
     assert int(again.optimizer.iterations) == 16, "the schedule goes on where it was: 4 epochs of 4 batches"
     assert resumed["loss"][2] < resumed["loss"][0], "from the trained weights, not from new ones"
-    assert training.fit(model(), data, data.truth, 4, tmp_path, seed=0) == resumed, "finished: not trained again"
+    assert training.fit(model(), data, data.truth, epochs=4, work=tmp_path, seed=0) == resumed, (
+        "finished: not trained again"
+    )
 
 
 def test_resumed_weights_are_those_of_an_uninterrupted_training(tmp_path):
     """One batch, the same in every epoch: stopping must make no difference at all."""
     data, whole, parts = Blobs(batches=1), blob_model(), blob_model()
-    expected = training.fit(whole, data, data.truth, 4, tmp_path / "whole", 0, keep_best=False)
-    training.fit(blob_model(), data, data.truth, 2, tmp_path / "parts", 0, keep_best=False)
-    resumed = training.fit(parts, data, data.truth, 4, tmp_path / "parts", 0, keep_best=False)
+    expected = training.fit(whole, data, data.truth, epochs=4, work=tmp_path / "whole", seed=0, keep_best=False)
+    training.fit(blob_model(), data, data.truth, epochs=2, work=tmp_path / "parts", seed=0, keep_best=False)
+    resumed = training.fit(parts, data, data.truth, epochs=4, work=tmp_path / "parts", seed=0, keep_best=False)
     np.testing.assert_allclose(resumed["val_loss"], expected["val_loss"], rtol=1e-5)
     for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -159,9 +161,9 @@ class Counted(Blobs):
 
 def test_a_resumed_training_goes_on_with_the_next_epochs_batches(tmp_path):
     whole, parts = blob_model(), blob_model()
-    training.fit(whole, Counted(batches=1), None, 4, tmp_path / "whole", 0)
-    training.fit(blob_model(), Counted(batches=1), None, 2, tmp_path / "parts", 0)
-    training.fit(parts, Counted(batches=1), None, 4, tmp_path / "parts", 0)
+    training.fit(whole, Counted(batches=1), None, epochs=4, work=tmp_path / "whole", seed=0)
+    training.fit(blob_model(), Counted(batches=1), None, epochs=2, work=tmp_path / "parts", seed=0)
+    training.fit(parts, Counted(batches=1), None, epochs=4, work=tmp_path / "parts", seed=0)
     for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
@@ -171,8 +173,16 @@ def test_which_epochs_weights_are_left(tmp_path, keep_best, resumed):
     """Labels are swapped after three epochs: the third is the best, the last is bad."""
     data, model = Blobs(flip=3), blob_model(keras.optimizers.SGD(1.0))
     if resumed:  # killed after the fourth epoch: the best epoch lies before the restart
-        training.fit(blob_model(keras.optimizers.SGD(1.0)), data, data.truth, 4, tmp_path, 0, keep_best)
-    history = training.fit(model, data, data.truth, 9, tmp_path, 0, keep_best)
+        training.fit(
+            blob_model(keras.optimizers.SGD(1.0)),
+            data,
+            data.truth,
+            epochs=4,
+            work=tmp_path,
+            seed=0,
+            keep_best=keep_best,
+        )
+    history = training.fit(model, data, data.truth, epochs=9, work=tmp_path, seed=0, keep_best=keep_best)
     assert history["val_accuracy"][-1] < 0.5 < max(history["val_accuracy"])
     accuracy = model.evaluate(*data.truth, verbose=0, return_dict=True)["accuracy"]
     assert accuracy == pytest.approx(max(history["val_accuracy"]) if keep_best else history["val_accuracy"][-1])
@@ -180,7 +190,7 @@ def test_which_epochs_weights_are_left(tmp_path, keep_best, resumed):
 
 def test_without_validation_the_last_epoch_is_left(tmp_path):
     data, model = Blobs(), blob_model()
-    history = training.fit(model, data, None, 3, tmp_path, 0)
+    history = training.fit(model, data, None, epochs=3, work=tmp_path, seed=0)
     assert set(history) == {"loss", "accuracy", "seconds"} and len(history["loss"]) == 3
     assert model.evaluate(*data.truth, verbose=0, return_dict=True)["accuracy"] > 0.9
 
@@ -188,20 +198,20 @@ def test_without_validation_the_last_epoch_is_left(tmp_path):
 def test_a_kill_between_log_and_backup_trains_the_epoch_again(tmp_path):
     """The log knows an epoch that the backup does not: trained twice, counted once, however often that happens."""
     data = Blobs()
-    training.fit(blob_model(), data, data.truth, 1, tmp_path, 0)
+    training.fit(blob_model(), data, data.truth, epochs=1, work=tmp_path, seed=0)
     log = tmp_path / "log.csv"
     row = log.read_text().splitlines()[1]
     log.write_text(log.read_text() + 2 * ("1" + row[row.index(",") :] + "\n"))
-    history = training.fit(blob_model(), data, data.truth, 3, tmp_path, 0)
+    history = training.fit(blob_model(), data, data.truth, epochs=3, work=tmp_path, seed=0)
     assert len(history["loss"]) == 3 and history["loss"][0] > history["loss"][1] > history["loss"][2]
 
 
 def test_a_kill_while_the_backup_is_written_falls_back_to_the_one_before(tmp_path):
     data = Blobs()
-    training.fit(blob_model(), data, data.truth, 3, tmp_path, 0)
+    training.fit(blob_model(), data, data.truth, epochs=3, work=tmp_path, seed=0)
     backup = tmp_path / "backup" / "latest.weights.h5"
     backup.write_bytes(backup.read_bytes()[: backup.stat().st_size // 2])
-    history = training.fit(blob_model(), data, data.truth, 5, tmp_path, 0)
+    history = training.fit(blob_model(), data, data.truth, epochs=5, work=tmp_path, seed=0)
     assert len(history["loss"]) == 5
 
 
@@ -210,7 +220,7 @@ def test_a_kill_in_the_middle_of_training(tmp_path):
     code = (
         "from pathlib import Path; from test_training import Blobs, blob_model; from helpers import training\n"
         "data = Blobs(seconds=0.1)\n"
-        f"training.fit(blob_model(), data, data.truth, 1000, Path({str(tmp_path)!r}), seed=0)"
+        f"training.fit(blob_model(), data, data.truth, epochs=1000, work=Path({str(tmp_path)!r}), seed=0)"
     )
     places = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": places})
@@ -226,7 +236,7 @@ def test_a_kill_in_the_middle_of_training(tmp_path):
     before = pandas.read_csv(log)
     assert len(before) >= 2
     data = Blobs()
-    history = training.fit(blob_model(), data, data.truth, len(before) + 3, tmp_path, seed=0)
+    history = training.fit(blob_model(), data, data.truth, epochs=len(before) + 3, work=tmp_path, seed=0)
     assert len(history["loss"]) == len(before) + 3
     np.testing.assert_allclose(history["loss"][: len(before) - 1], before["loss"][:-1])
     assert history["loss"][-1] < history["loss"][0]
@@ -237,10 +247,10 @@ def test_a_kill_while_the_number_of_the_epoch_is_written(epochs, text, tmp_path)
     """Keras's backup then holds a file that is empty or cut off: the epoch before counts, or the beginning. The last
     epoch is trained again, on its own batches and not on those of the next one, where the labels are swapped."""
     data = Blobs(flip=epochs + 1)  # Keras calls on_epoch_end once before the first epoch
-    before = training.fit(blob_model(), data, data.truth, epochs, tmp_path, seed=0)
+    before = training.fit(blob_model(), data, data.truth, epochs=epochs, work=tmp_path, seed=0)
     (tmp_path / "backup" / "training_metadata.json").write_text(text)
     data = Blobs(flip=epochs + 1)
-    history = training.fit(blob_model(), data, data.truth, epochs + 2, tmp_path, seed=0)
+    history = training.fit(blob_model(), data, data.truth, epochs=epochs + 2, work=tmp_path, seed=0)
     assert len(history["loss"]) == epochs + 2
     assert history["loss"][:epochs] == pytest.approx(before["loss"], rel=0.05)  # batches come in another order
 
@@ -332,7 +342,7 @@ def test_a_training_that_went_on_elsewhere_names_both_machines(folders, monkeypa
 
     def train(config, folder):
         for epochs in (1, 2, 3):
-            history = training.fit(blob_model(), Blobs(), None, epochs, folder / "work", seed=0)
+            history = training.fit(blob_model(), Blobs(), None, epochs=epochs, work=folder / "work", seed=0)
         return history
 
     assert training.fit_or_load("a", CONFIG, train).provenance["machine"] == "16 cores, then 2 cores"

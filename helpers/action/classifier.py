@@ -64,7 +64,7 @@ class ActionClassifier:
             spec,
             network.encoder,
             network.head,
-            checked_number(settings, config, "threshold", 0.5, low=0, high=1.01),
+            checked_number(settings, config, "threshold", default=0.5, low=0, high=1.01),
             "minus_one_to_one" if network.own else _scaling(settings, config, network, scaling),
         )
         if network.own:

@@ -18,7 +18,9 @@ from helpers.synthetic.scenes import ACTIONS, IDLE
 from helpers.training import profile
 
 
-def adapt_batch_normalisation(backbone: keras.Model, images: np.ndarray, batches: int = 40, batch: int = 128) -> None:
+def adapt_batch_normalisation(
+    backbone: keras.Model, images: np.ndarray, batches: int = 40, *, batch: int = 128
+) -> None:
     """Let batch normalisation measure its means and variances on int8 images (N, S, S, 3) instead of photographs.
 
     Adaptive batch normalisation (Li et al., 2016, arXiv:1603.04779): the only thing that is learned is what "usual" is.

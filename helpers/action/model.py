@@ -43,6 +43,7 @@ def build_action_head(
     classes: int,
     length: int,
     features: int = 1280,
+    *,
     units: int = 128,
     dropout: float = 0.5,
     l2: float = 1e-4,

@@ -278,6 +278,7 @@ def person_steps(
     frames: Iterable[tuple[np.ndarray, float]],
     spec: ClipSpec,
     estimator: PoseEstimator | None,
+    *,
     augmentation: CameraAugmentation = NO_AUGMENTATION,
 ) -> tuple[np.ndarray, np.ndarray]:
     """All time steps of a stream of (uint8 BGR frame, time in seconds): images float32 (n, size, size, 3) and rows of

@@ -49,7 +49,7 @@ def train_clips(
     if validation is not None:
         middle = [middle_window(versions[0], length) for versions in validation[0]]
         validation = np.stack(middle).astype(np.float32), np.eye(classes, dtype=np.float32)[validation[1]]
-    return fit(model, batches, validation, recipe.epochs, work, recipe.seed, keep_best=False)
+    return fit(model, batches, validation, epochs=recipe.epochs, work=work, seed=recipe.seed, keep_best=False)
 
 
 def train_action(

@@ -127,7 +127,7 @@ def clip_features(
 
 @cached_array(ignore=("path", "encode", "estimator"))
 def _person_features(content, spec, augmentation, weights, *, path, encode, estimator) -> np.ndarray:
-    images, joints = person_steps(read_frames(path), spec, estimator, augmentation)
+    images, joints = person_steps(read_frames(path), spec, estimator, augmentation=augmentation)
     return np.concatenate([encode(images, batch=16), joints], axis=1)
 
 
@@ -331,7 +331,7 @@ def fused_accuracy(targets, logs):
 
 
 def train_head(
-    clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe, work: Path, *, held_out: np.ndarray | None = None
+    clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe, *, work: Path, held_out: np.ndarray | None = None
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Train a head on the videos with these numbers, for a fixed number of epochs; (head, history).
 
@@ -341,11 +341,11 @@ def train_head(
     head = build_two_stream_head(len(clips.labels) + 1, recipe.clip.length, recipe.units)
     streams, batches = stream_logs(head), TwoStreamBatches(clips, chosen, recipe)
     steps = len(batches) * recipe.epochs
-    optimizer = make_optimizer(recipe.optimizer, recipe.learning_rate, steps, recipe.weight_decay)
+    optimizer = make_optimizer(recipe.optimizer, recipe.learning_rate, steps, weight_decay=recipe.weight_decay)
     fused_accuracy.__name__ = "accuracy"
     streams.compile(optimizer, stream_loss(recipe.label_smoothing), weighted_metrics=[], metrics=[fused_accuracy])
     validation = None if held_out is None else _middle_windows(clips, held_out, recipe)
-    history = fit(streams, batches, validation, recipe.epochs, work, recipe.seed, keep_best=False)
+    history = fit(streams, batches, validation, epochs=recipe.epochs, work=work, seed=recipe.seed, keep_best=False)
     return head, history
 
 
@@ -402,7 +402,7 @@ def cross_validate(
     for fold, (train, test) in enumerate(leave_groups_out(clips.real, folds, recipe.seed)):
         inside, outside = (np.array([place[sample.path] for sample in part]) for part in (train, test))
         chosen = np.concatenate([inside, synthetic])
-        head, history = train_head(clips, chosen, recipe, work / str(fold), held_out=outside)
+        head, history = train_head(clips, chosen, recipe, work=work / str(fold), held_out=outside)
         streams = stream_logs(head)
         for number in outside:
             features = clips.features[number][0]
@@ -445,7 +445,7 @@ def fit_threshold(live: Sequence[np.ndarray], allowed: float = 0.05) -> float:
 
 
 def measure_live(
-    live: Sequence[np.ndarray], targets: np.ndarray, threshold: float, step_s: float = PERSON_CLIP.step_s
+    live: Sequence[np.ndarray], targets: np.ndarray, threshold: float, *, step_s: float = PERSON_CLIP.step_s
 ) -> dict[str, float]:
     """How the live system would have done. targets: int (videos,), the last output's number for none.
 
@@ -538,7 +538,7 @@ def train_two_streams(config: dict, work: Path) -> dict[str, list[float]]:
         steps=[len(rows) for rows in live],
         **answers,
     )
-    head, _ = train_head(clips, np.arange(len(clips.features)), recipe, work / "work" / "all")
+    head, _ = train_head(clips, np.arange(len(clips.features)), recipe, work=work / "work" / "all")
     save_action(
         work, join_action_model(load_encoder(recipe), head), clips.labels, spec=recipe.clip, threshold=threshold
     )

@@ -44,7 +44,7 @@ def augment_faces(crops: np.ndarray, augmentation: FaceAugmentation, rng: np.ran
     """uint8 crops (N, size, size), each changed by amounts of its own; all but mixup, which blends inputs."""
     moved = [_move(crop, augmentation, rng) for crop in crops]
     amounts = [(rng.uniform(0, augmentation.noise), rng.uniform(0, augmentation.blur)) for _ in crops]
-    changed = [corrupt(crop, noise, blur, rng) for crop, (noise, blur) in zip(moved, amounts, strict=True)]
+    changed = [corrupt(crop, noise, blur, rng=rng) for crop, (noise, blur) in zip(moved, amounts, strict=True)]
     return np.array(changed, np.uint8).reshape(crops.shape)
 
 
@@ -63,7 +63,7 @@ def _move(crop: np.ndarray, augmentation: FaceAugmentation, rng: np.random.Gener
     return cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
 
 
-def corrupt(image: np.ndarray, noise: float, blur: float, rng: np.random.Generator) -> np.ndarray:
+def corrupt(image: np.ndarray, noise: float, blur: float, *, rng: np.random.Generator) -> np.ndarray:
     """An image, uint8 of any shape, as a worse camera gives it: blurred, then noisy.
 
     blur: standard deviation of the Gaussian filter in pixels; up to 0.2 it is none, because the neighbours' weights are
@@ -77,7 +77,7 @@ def corrupt(image: np.ndarray, noise: float, blur: float, rng: np.random.Generat
 
 
 def mixup(
-    images: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.Generator
+    images: np.ndarray, targets: np.ndarray, alpha: float, *, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blend each sample of a batch with another one (Zhang et al., 2018, arXiv:1710.09412).
 

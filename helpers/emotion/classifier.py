@@ -65,7 +65,7 @@ class EmotionClassifier:
             labels,
             FacePreprocessor(spec),
             network,
-            checked_number(path, config, "temperature", 1.0, low=0.01, high=100),
+            checked_number(path, config, "temperature", default=1.0, low=0.01, high=100),
             _class_prior(path, config, labels),
             _kind_of_outputs(network, spec, model),
         )

@@ -262,6 +262,7 @@ def crop_samples(
     samples: list[Sample],
     preprocessor: FacePreprocessor,
     finder: FaceFinder,
+    *,
     detect: bool = False,
     skipped: list[Skipped] | None = None,
 ) -> tuple[np.ndarray, list[Sample]]:

@@ -49,14 +49,14 @@ def build_mini_xception(classes: int, size: int = 48, spec: NetworkSpec | None =
             for extra in range(1, spec.middle + 1):
                 deeper = _separable_pair(x, x.shape[-1], penalty, f"middle{extra}")
                 x = layers.Add(name=f"middle{extra}_add")([deeper, x])
-        x = residual_block(x, width, f"block{number}", penalty)
+        x = residual_block(x, width, f"block{number}", penalty=penalty)
     x = layers.Dropout(spec.dropout, name="dropout")(x)
     x = layers.Conv2D(classes, 3, padding="same", kernel_regularizer=penalty, name="class_maps")(x)
     x = layers.GlobalAveragePooling2D(name="average")(x)
     return keras.Model(inputs, layers.Activation("softmax", name="emotion")(x), name="mini_xception")
 
 
-def residual_block(x, width: int, name: str, penalty: regularizers.Regularizer | None = None):
+def residual_block(x, width: int, name: str, *, penalty: regularizers.Regularizer | None = None):
     """Two separable convolutions and a pooling, beside a strided 1x1 convolution, added."""
     shortcut = layers.Conv2D(
         width, 1, strides=2, padding="same", use_bias=False, kernel_regularizer=penalty, name=f"{name}_shortcut"
@@ -130,7 +130,9 @@ def trainable_twin(model: keras.Model, precision: str = "float32") -> keras.Mode
     return twin
 
 
-def compile_emotion(model: keras.Model, optimizer: keras.optimizers.Optimizer, smoothing: float, gamma: float) -> None:
+def compile_emotion(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, smoothing: float, *, gamma: float
+) -> None:
     """Cross-entropy with label smoothing (Szegedy et al., 2016) and a mild focal factor (Lin et al., 2017)."""
     loss = keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=gamma, label_smoothing=smoothing)
     model.compile(

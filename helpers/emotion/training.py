@@ -120,7 +120,7 @@ class FaceBatches(keras.utils.PyDataset):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = self.order[index * self.batch : (index + 1) * self.batch]
         images = self.preprocessor.normalise(augment_faces(self.crops[chosen], self.augmentation, rng))
-        images, targets = mixup(images, self.targets[chosen], self.augmentation.mixup_alpha, rng)
+        images, targets = mixup(images, self.targets[chosen], self.augmentation.mixup_alpha, rng=rng)
         return images, targets, targets @ self.weights
 
     def on_epoch_end(self) -> None:
@@ -154,13 +154,15 @@ def train_emotion(
         _start_from_shipped(model, data.labels)
     twin = trainable_twin(model, recipe.optimizer.precision)
     steps = len(batches) * recipe.epochs
-    optimizer = make_optimizer(recipe.optimizer.name, recipe.optimizer.rate, steps, recipe.optimizer.weight_decay)
-    compile_emotion(twin, optimizer, recipe.label_smoothing, recipe.focal_gamma)
+    optimizer = make_optimizer(
+        recipe.optimizer.name, recipe.optimizer.rate, steps, weight_decay=recipe.optimizer.weight_decay
+    )
+    compile_emotion(twin, optimizer, recipe.label_smoothing, gamma=recipe.focal_gamma)
     validation = (
         preprocessor.normalise(data.validation_crops),
         np.eye(classes, dtype=np.float32)[data.validation_targets],
     )
-    history = fit(twin, batches, validation, recipe.epochs, work, recipe.seed)
+    history = fit(twin, batches, validation, epochs=recipe.epochs, work=work, seed=recipe.seed)
     model.set_weights(twin.get_weights())
     model.trainable = True
     return model, history
@@ -173,7 +175,7 @@ def train_classifier(recipe: EmotionRecipe, data: FaceData, folder: Path) -> dic
     are equally likely (`classifier.correct_prior`). Checkpoints are kept in `folder`/work.
     """
     model, history = train_emotion(recipe, data, folder / "work")
-    save_trained(model, recipe, data, folder, suffixes=(".h5",))
+    save_trained(model, recipe, data, folder=folder, suffixes=(".h5",))
     return history
 
 
@@ -181,8 +183,8 @@ def save_trained(
     model: keras.Model,
     recipe: EmotionRecipe,
     data: FaceData,
-    folder: Path,
     *,
+    folder: Path,
     balanced: bool = False,
     suffixes: tuple[str, ...] = (".keras", ".h5"),
 ) -> None:

@@ -152,7 +152,7 @@ def predict_emotions(
     """Class probabilities of each image, one forward pass; what was left out. `detect` as above."""
     skipped: list[Skipped] = []
     preprocessor = classifier.preprocessor
-    crops, used = crop_samples(_progress(samples), preprocessor, FaceFinder(), detect, skipped)
+    crops, used = crop_samples(_progress(samples), preprocessor, FaceFinder(), detect=detect, skipped=skipped)
     rows: list[np.ndarray] = []
     for start in range(0, len(crops), _BATCH):
         rows.extend(classifier.predict(preprocessor.normalise(crops[start : start + _BATCH])))

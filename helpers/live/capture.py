@@ -147,7 +147,7 @@ def capture_clips(
         frames = stack.enter_context(open_source(source))
         stack.callback(capture.close)
         window = stack.enter_context(open_window(frames.name)) if show else None
-        for frame, time_s, _ in arriving_frames(frames, threading.Event(), lambda: 0.0, stack):
+        for frame, time_s, _ in arriving_frames(frames, threading.Event(), lambda: 0.0, stack=stack):
             capture.see(frame, time_s, frames.fps)
             if capture.says != told:
                 say(told := capture.says)

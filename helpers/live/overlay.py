@@ -54,7 +54,9 @@ RENEW_S = 0.3  # numbers stay so long: they are read, not watched
 RATE_WINDOW_S = 1.0  # frame rate and latency are means over it
 
 
-def draw_overlay(frame: np.ndarray, result: FrameResult, fps: float | None = None, mirror: bool = False) -> np.ndarray:
+def draw_overlay(
+    frame: np.ndarray, result: FrameResult, fps: float | None = None, *, mirror: bool = False
+) -> np.ndarray:
     """A new uint8 BGR image: the frame with action, faces, emotions, frame rate and latency drawn on it.
 
     fps: frames per second, left out when None. mirror: turn the image left to right, as in a mirror, but not the

@@ -310,7 +310,7 @@ class LivePanel(widgets.VBox):
                 f"Action: {result.action if result else UNSURE}",
                 pipeline.action.labels,
                 result.action_probabilities if result else none,
-                ACTION_COLOUR,
+                colour=ACTION_COLOUR,
             )
         if pipeline.emotion:
             faces = result.faces if result else ()
@@ -319,7 +319,7 @@ class LivePanel(widgets.VBox):
                 f"{_face_name(face)}: {face.emotion}" if face else f"Face: {UNSURE}",
                 pipeline.emotion.labels,
                 face.probabilities if face else none,
-                EMOTION_COLOUR,
+                colour=EMOTION_COLOUR,
             )
         self.action_bars.value, self.emotion_bars.value = action_bars, emotion_bars
 
@@ -338,7 +338,7 @@ def _face_name(face: FaceResult) -> str:
     return "Face" if face.face_id is None else f"Face {face.face_id}"
 
 
-def bars(title: str, labels: tuple[str, ...], probabilities: np.ndarray, colour: str) -> str:
+def bars(title: str, labels: tuple[str, ...], probabilities: np.ndarray, *, colour: str) -> str:
     """HTML with a bar per label; probabilities (C,) in 0..1, or empty while there is no answer
     yet.
     """

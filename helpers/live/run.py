@@ -134,7 +134,7 @@ def run(
         recorder = stack.enter_context(Recorder(output, csv_path, fps=frames.fps, source=source))
         pipeline = pipeline() if callable(pipeline) else pipeline
         pipeline.reset(is_live=frames.is_live)
-        arriving = arriving_frames(frames, threading.Event(), pipeline.clock, stack)
+        arriving = arriving_frames(frames, threading.Event(), pipeline.clock, stack=stack)
         bar = stack.enter_context(_progress_bar(frames, max_frames)) if progress else None
         window = stack.enter_context(open_window(frames.name)) if show else None
         started = time.perf_counter()
@@ -165,7 +165,7 @@ def run(
 
 
 def arriving_frames(
-    source: Source, stop: threading.Event, clock: Callable[[], float], stack: ExitStack
+    source: Source, stop: threading.Event, clock: Callable[[], float], *, stack: ExitStack
 ) -> Iterable[tuple[np.ndarray, float, float]]:
     """(frame, time_s, arrival at `clock`): every frame of a video, the newest of a camera."""
     if source.is_live:

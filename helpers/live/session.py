@@ -173,12 +173,12 @@ class LiveSession:
         job.name, job.fps = source.name, source.fps
         self._say(job, "running", f"Running: {job.name}.")
         clock = self.pipeline.clock
-        arriving = arriving_frames(source, job.stop, clock, stack)
+        arriving = arriving_frames(source, job.stop, clock, stack=stack)
         for number, (frame, time_s, arrival) in enumerate(arriving if source.is_live else self._in_time(arriving, job)):
             if self._paused.is_set():
                 continue
             result = answer(self.pipeline, source, frame, time_s, (clock() - arrival) * 1e3)
-            image = draw_overlay(frame, readout.steady(result), readout.fps, self.mirror)
+            image = draw_overlay(frame, readout.steady(result), readout.fps, mirror=self.mirror)
             self._record(job, image, result)
             if words := self._cut_clips(job, frame, time_s):
                 image = draw_banner(image, words)

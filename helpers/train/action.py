@@ -49,13 +49,13 @@ def train(options: argparse.Namespace) -> None:
         views = [data] * len(folds)  # what the network of each fold looks at
         if options.fine_tune:
             views = [
-                fine_tuned(data, inside, work / f"encoder{fold}", recipe.epochs)
+                fine_tuned(data, inside, work / f"encoder{fold}", epochs=recipe.epochs)
                 for fold, (inside, _) in enumerate(folds)
             ]
         found = {name: _score(views, with_optimizer(recipe, name), folds, work / name) for name in options.optimizers}
         chosen = max(found, key=lambda name: found[name][0])
         probabilities = found[chosen][1]
-        data = fine_tuned(data, data.samples, work / "encoder", recipe.epochs) if options.fine_tune else data
+        data = fine_tuned(data, data.samples, work / "encoder", epochs=recipe.epochs) if options.fine_tune else data
         head, _ = train_action(data, with_optimizer(recipe, chosen), work / chosen / "all")
         threshold = own_threshold(data, head, probabilities)
         model = join_action_model(data.encoder, head)
@@ -109,7 +109,7 @@ def read_videos(samples: list[Sample], recipe: ActionRecipe, skipped: list[Skipp
     return data
 
 
-def fine_tuned(data: ActionData, training: list[Sample], work: Path, epochs: int) -> ActionData:
+def fine_tuned(data: ActionData, training: list[Sample], work: Path, *, epochs: int) -> ActionData:
     """The same videos, not augmented, through the encoder fine-tuned on these of them and on the synthetic ones."""
     encoder = shipped_encoder()
     everything = [*data.samples, *data.synthetic]

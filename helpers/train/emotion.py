@@ -70,7 +70,7 @@ def train(options: argparse.Namespace) -> None:
             found[name] = train_emotion(replace(recipe, optimizer=optimizer), data, work / name, from_shipped=few)
         accuracies = {name: max(history["val_accuracy"]) for name, (_, history) in found.items()}
         chosen = max(accuracies, key=accuracies.__getitem__)
-        save_trained(found[chosen][0], recipe, data, folder, balanced=few)
+        save_trained(found[chosen][0], recipe, data, folder=folder, balanced=few)
         classifier = EmotionClassifier.load(folder, strict=True)
         answers = classifier.predict(classifier.preprocessor.normalise(test.images))
         outcome = job.Outcome(
@@ -125,7 +125,7 @@ def _are_photographs(samples: Sequence[Sample]) -> bool:
 
 def _crop(samples: list[Sample], detect: bool, skipped: list[Skipped]) -> Crops:
     progress = tqdm(samples, desc="cutting out faces", unit="image", disable=None)  # None: only in a terminal
-    return Crops(*crop_samples(progress, FacePreprocessor(), FaceFinder(), detect, skipped))
+    return Crops(*crop_samples(progress, FacePreprocessor(), FaceFinder(), detect=detect, skipped=skipped))
 
 
 def _split(crops: dict[str, Crops]) -> tuple[Crops, Crops, Crops]:

@@ -59,14 +59,14 @@ def test_aspect_jitter_changes_the_ratio_of_a_faces_sides_and_not_its_size_or_pl
 
 def test_a_corrupted_image_has_the_noise_and_the_blur_that_were_asked_for():
     rng, flat = np.random.default_rng(1), np.full((200, 200, 3), 128, np.uint8)
-    np.testing.assert_array_equal(corrupt(flat, 0, 0, rng), flat)
-    noisy = corrupt(flat, 6, 0, rng)
+    np.testing.assert_array_equal(corrupt(flat, 0, 0, rng=rng), flat)
+    noisy = corrupt(flat, 6, 0, rng=rng)
     assert noisy.shape == flat.shape and noisy.dtype == np.uint8
     assert noisy.std() == pytest.approx(6, rel=0.03) and noisy.mean() == pytest.approx(128, abs=0.1)
-    assert corrupt(np.full((50, 50), 254, np.uint8), 20, 0, rng).max() == 255, "clipped, not wrapped"
+    assert corrupt(np.full((50, 50), 254, np.uint8), 20, 0, rng=rng).max() == 255, "clipped, not wrapped"
     dot = np.zeros((41, 41), np.uint8)
     dot[20, 20] = 255
-    blurred = corrupt(dot, 0, 1.5, rng).astype(float)
+    blurred = corrupt(dot, 0, 1.5, rng=rng).astype(float)
     assert np.sqrt(blurred.sum(axis=0) @ (np.arange(41) - 20) ** 2 / blurred.sum()) == pytest.approx(1.5, rel=0.1)
 
 
@@ -87,7 +87,7 @@ def test_mixup_blends_images_and_targets_alike():
     """Images that show their own target: what happened to one must have happened to the other."""
     targets = np.eye(8, dtype=np.float32)
     images = targets.reshape(8, 2, 4, 1)
-    mixed, mixed_targets = mixup(images, targets, 0.4, np.random.default_rng(0))
+    mixed, mixed_targets = mixup(images, targets, 0.4, rng=np.random.default_rng(0))
     np.testing.assert_allclose(mixed.reshape(8, 8), mixed_targets, atol=1e-6)
     np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
     assert (mixed_targets.argmax(axis=1) == np.arange(8)).all(), "a sample stays mostly itself"
@@ -97,7 +97,7 @@ def test_mixup_blends_images_and_targets_alike():
 
 def test_mixup_repeats_with_its_seed_and_can_be_off():
     images, targets = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32), np.eye(6, dtype=np.float32)
-    one, two = (mixup(images, targets, 0.2, np.random.default_rng(3)) for _ in range(2))
+    one, two = (mixup(images, targets, 0.2, rng=np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(one[0], two[0])
-    same, same_targets = mixup(images, targets, 0.0, np.random.default_rng(3))
+    same, same_targets = mixup(images, targets, 0.0, rng=np.random.default_rng(3))
     assert same is images and same_targets is targets

@@ -76,7 +76,7 @@ def test_ingredients_are_in_the_network():
 def test_the_loss_by_hand(smoothing, gamma, reason):
     """sum over classes of smoothed target * (1 - p)^gamma * -log p, mean over samples."""
     model = build_mini_xception(3, 16, NetworkSpec(4, (4,), middle=0))
-    emotion_model.compile_emotion(model, keras.optimizers.SGD(0.1), smoothing, gamma)
+    emotion_model.compile_emotion(model, keras.optimizers.SGD(0.1), smoothing, gamma=gamma)
     targets, p = np.eye(3, dtype=np.float32)[[0, 2]], np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]], np.float32)
     smoothed = targets * (1 - smoothing) + smoothing / 3
     expected = (smoothed * (1 - p) ** gamma * -np.log(p)).sum(axis=1).mean()

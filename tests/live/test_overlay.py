@@ -22,13 +22,13 @@ def result_of(action="walk", faces=(), confidence=0.9, latency_ms=12.0, time_s=0
 def test_overlay_leaves_the_frame_alone_and_mirrors_the_image_only():
     frame = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     before = frame.copy()
-    plain, mirrored = (overlay.draw_overlay(frame, result_of(), 30, mirror) for mirror in (False, True))
+    plain, mirrored = (overlay.draw_overlay(frame, result_of(), 30, mirror=mirror) for mirror in (False, True))
     assert (frame == before).all()
     assert (mirrored[100:] == plain[100:, ::-1]).all(), "below the bar the image is turned"
     blank = np.zeros((480, 640, 3), np.uint8)
-    assert (overlay.draw_overlay(blank, result_of(), 30, True) == overlay.draw_overlay(blank, result_of(), 30)).all(), (
-        "not text"
-    )
+    assert (
+        overlay.draw_overlay(blank, result_of(), 30, mirror=True) == overlay.draw_overlay(blank, result_of(), 30)
+    ).all(), "not text"
 
 
 def test_mirrored_face_is_drawn_where_the_face_is(portrait, finder):

@@ -165,9 +165,9 @@ def test_viewers_that_show_no_widgets_get_an_image(panel):
 
 
 def test_bars_are_safe_and_complete():
-    text = bars("Action: <b>", ("wave_one_hand", "<script>"), np.array([0.25, 0.75]), "#000")
+    text = bars("Action: <b>", ("wave_one_hand", "<script>"), np.array([0.25, 0.75]), colour="#000")
     assert "wave one hand" in text and "width:25%" in text and "<script>" not in text
-    assert bars("Action", ("a", "b"), np.zeros(0), "#000").count("width:0%") == 2
+    assert bars("Action", ("a", "b"), np.zeros(0), colour="#000").count("width:0%") == 2
 
 
 def test_large_images_are_reduced_for_the_browser():
