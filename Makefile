@@ -14,7 +14,7 @@ help:
 	@echo "make lint       formatter and linter (ruff), as configured in pyproject.toml"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook and save its outputs"
-	@echo "make benchmark  how fast the live system is here, against the usual loop (a minute on an idle machine)"
+	@echo "make benchmark  how fast the live system is here, against the baseline (a minute on an idle machine)"
 	@echo "make retrain    train everything from the data sets in HAR_DATA (hours; continues where it stopped)"
 
 # A new environment, made again when the list of dependencies changes.
