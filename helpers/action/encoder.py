@@ -48,7 +48,7 @@ def train_encoder(recipe: EncoderRecipe, work: Path) -> tuple[keras.Model, dict[
     steps, targets = clip_steps(videos, spec), np.array([actions.index(sample.label) for sample in videos])
     keras.utils.set_random_seed(recipe.seed)
     backbone = build_backbone(spec.size, None if smoke else "imagenet")
-    adapt_batch_normalisation(backbone, np.concatenate(steps[::5]), *(2, 8) if smoke else ())
+    adapt_batch_normalisation(backbone, np.concatenate(steps[::5]), **({"batches": 2, "batch": 8} if smoke else {}))
     return backbone, tune_encoder(backbone, recipe, steps, targets=targets, classes=len(actions), work=work)
 
 

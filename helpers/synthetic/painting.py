@@ -105,7 +105,7 @@ def _paint_stripes(image: np.ndarray, top: np.ndarray, bottom: np.ndarray, width
         )
 
 
-def paint_head(image: np.ndarray, pixel: dict, unit: float, *, body: Body, sun: np.ndarray, facing: float) -> None:
+def paint_head(image: np.ndarray, pixel: dict, unit: float, body: Body, sun: np.ndarray, facing: float) -> None:
     """`facing` is 1 towards the camera, -1 away from it: only a face that can be seen is painted."""
     r = unit * body.head
     skull = (np.array([pixel["face"], pixel["chin"]]), np.array([0.057, 0.042]) * r, body.skin, sun)
@@ -135,7 +135,6 @@ def paint_figure(
     image: np.ndarray,
     pose: Pose,
     body: Body,
-    *,
     camera: Camera,
     sun: np.ndarray,
     head: Callable = paint_head,

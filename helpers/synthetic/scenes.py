@@ -327,7 +327,7 @@ def paint_scene(
         centre=appearance.camera.centre - (shift[1] + round(pan)) / columns,
     )
     for pose, body in people:
-        paint_figure(image, pose, body, camera=shaken, sun=appearance.sun, head=head)
+        paint_figure(image, pose, body, shaken, appearance.sun, head)
     if appearance.furniture:
         colour, *across, top = appearance.furniture
         left, right = (round(share * columns - shift[1] - pan) for share in across)

@@ -10,12 +10,10 @@ from live_tools import count_frames, idle_pipeline, session_for, wait_for, write
 from helpers.live import pipeline as pipeline_module
 
 
-def test_session_plays_a_file_at_its_own_rate_and_says_when_it_ends(gray_clip):
+def test_session_plays_a_file_to_its_end_and_says_so(gray_clip):
     with session_for() as session:
-        started = time.monotonic()
         assert session.start(gray_clip)
         wait_for(lambda: not session.running)
-        assert time.monotonic() - started > 1.8, "two seconds of video"
         assert session.latest.number == 49, "every frame of a file"
         assert session.state == "stopped" and session.status == "The end of gray.mp4. It is closed."
 
