@@ -33,9 +33,9 @@ demo: $(VENV)/.ready $(POSE)
 	@mkdir -p out
 	$(PY) -m helpers.live --source demo --output out/demo.mp4 --csv out/demo.csv --headless
 
-# Two processes; a notebook's cells, and the tests of a module, stay together and in order.
+# Three processes, since many tests wait for a stream or a kernel; a notebook's cells, and the tests of a module, stay together and in order.
 test: $(VENV)/.ready $(POSE)
-	$(PY) -m pytest --nbval -n 2 --dist loadfile notebooks tests
+	$(PY) -m pytest --nbval -n 3 --dist loadfile notebooks tests
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff format --check .
