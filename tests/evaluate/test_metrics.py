@@ -179,22 +179,6 @@ def test_accuracies_of_several_sets_stand_below_each_other():
     assert metrics_module.format_accuracies({"all": FIVE, "indoors": FIVE}) == f"all      {figures}\nindoors  {figures}"
 
 
-HISTORIES = {
-    name: {
-        "loss": list(np.exp(-steps / pace)),
-        "val_loss": list(np.exp(-steps / pace) + 0.2),
-        "accuracy": list(1 - np.exp(-steps / pace)),
-        "val_accuracy": list(0.9 - np.exp(-steps / pace)),
-    }
-    for name, pace, steps in (
-        ("SGD", 9, np.arange(12)),
-        ("Adam", 5, np.arange(12)),
-        ("Adagrad", 20, np.arange(12)),
-        ("AdamW + cosine", 7, np.arange(8)),
-    )
-}
-
-
 def test_history_table_shows_the_best_epoch():
     history = {
         "loss": [2, 1, 0.5],
