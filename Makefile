@@ -6,11 +6,12 @@ PY = $(VENV)/bin/python
 POSE = .cache/pose/pose_landmark_full.tflite
 export PYTHONPATH := $(CURDIR)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-.PHONY: demo test lint lab notebooks retrain benchmark help
+.PHONY: demo test test-training lint lab notebooks retrain benchmark help
 
 help:
 	@echo "make demo       the live system over the demo clip -> out/demo.mp4, out/demo.csv and a summary"
 	@echo "make test       all tests and all notebooks (pytest --nbval)"
+	@echo "make test-training  the tests that train whole networks (four minutes)"
 	@echo "make lint       formatter and linter (ruff), as configured in pyproject.toml"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook and save its outputs"
@@ -35,7 +36,11 @@ demo: $(VENV)/.ready $(POSE)
 
 # Three processes, since many tests wait for a stream or a kernel; a notebook's cells, and the tests of a module, stay together and in order.
 test: $(VENV)/.ready $(POSE)
-	$(PY) -m pytest --nbval -n 3 --dist loadfile notebooks tests
+	$(PY) -m pytest --nbval -n 3 --dist loadfile -m "not training" notebooks tests
+
+# The tests that train whole networks: the notebooks' smoke profile, helpers.train, two processes.
+test-training: $(VENV)/.ready $(POSE)
+	$(PY) -m pytest -n 2 --dist load -m training tests
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff format --check .

@@ -97,6 +97,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.training
 @needs_jax
 def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
     alone = answer(start(tmp_path / "alone"))

@@ -44,6 +44,7 @@ def test_no_notebook_lies_outside_the_series():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} <= set(NOTEBOOKS)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_the_smoke_profile_really_trains(path, monkeypatch):
     """Asserts inside the notebook check shapes, saving, loading and learning; here it must get through."""

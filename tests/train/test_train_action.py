@@ -58,6 +58,7 @@ def git_status() -> str:
     return subprocess.run(["git", "status", "--porcelain"], cwd=REPOSITORY, capture_output=True, text=True).stdout
 
 
+@pytest.mark.training
 def test_a_folder_of_clips_becomes_a_model_that_runs(clips, tmp_path, quick, capsys, monkeypatch):
     monkeypatch.setenv("HAR_DATA", str(tmp_path / "nothing here"))
     output, before = tmp_path / "my model", git_status()
