@@ -178,7 +178,7 @@ def _keep(place: Path, row: str | None, work: Path, record: dict) -> None:
     """A finished training's record, and, when it is no row of a study, the files that it wrote into `work`."""
     if row is not None:
         rows = read_json(place, nan=True) if place.is_file() else {}
-        write_study(place, {**rows, row: record})
+        _write_study(place, {**rows, row: record})
         return
     place.mkdir(parents=True, exist_ok=True)
     for path in work.iterdir():
@@ -187,7 +187,7 @@ def _keep(place: Path, row: str | None, work: Path, record: dict) -> None:
     _write(place / "history.json", _record_text(record) + "\n")
 
 
-def write_study(path: Path, rows: dict[str, dict]) -> None:
+def _write_study(path: Path, rows: dict[str, dict]) -> None:
     """A study's file: the record of each of its rows, one line per part of a record."""
     parts = [f"{json.dumps(row)}: {_record_text(record)}" for row, record in rows.items()]
     _write(path, "{\n" + ",\n".join(parts) + "\n}\n")
@@ -266,7 +266,7 @@ def fit(
             epochs=epochs,
             verbose=0,
             callbacks=[
-                EpochSeconds(),
+                _EpochSeconds(),
                 keras.callbacks.ModelCheckpoint(last, save_weights_only=True),
                 keras.callbacks.ModelCheckpoint(
                     best,
@@ -318,7 +318,7 @@ def _read_log(log: Path) -> pandas.DataFrame:
     return pandas.read_csv(log).drop_duplicates("epoch", keep="last")
 
 
-class EpochSeconds(keras.callbacks.Callback):
+class _EpochSeconds(keras.callbacks.Callback):
     """Adds the wall-clock seconds of each epoch to the logs."""
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from keras import layers
+from scipy.special import softmax
 
 from helpers.action import features as features_module
 from helpers.action.classifier import save_action
@@ -201,7 +202,7 @@ class ActionClips:
         return np.array([known.get(name, len(self.labels)) for name in names])
 
 
-def load_action_clips(recipe: TwoStreamRecipe) -> ActionClips:
+def _load_action_clips(recipe: TwoStreamRecipe) -> ActionClips:
     """All videos of the recipe as features; says which data sets are missing. Raises DataError when all are.
 
     In the smoke profile two synthetic people stand in for everything.
@@ -249,7 +250,8 @@ class TwoStreamBatches(keras.utils.PyDataset):
     def __init__(self, clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe):
         super().__init__()
         self.clips, self.recipe, self.targets = clips, recipe, clips.targets
-        self.pool = np.repeat(chosen, [self._times(number, chosen) for number in chosen])
+        self._counts = Counter(self._kind(number) for number in chosen if number < len(clips.real))
+        self.pool = np.repeat(chosen, [self._times(number) for number in chosen])
         outputs = len(clips.labels) + 1
         self.rows = np.eye(outputs, dtype=np.float32)
         self.weights = capped_class_weights(self.targets[self.pool], outputs, recipe.class_weight_cap)
@@ -257,12 +259,10 @@ class TwoStreamBatches(keras.utils.PyDataset):
         self.epoch = -1
         self.on_epoch_end()
 
-    def _times(self, number: int, chosen: np.ndarray) -> int:
+    def _times(self, number: int) -> int:
         """How often a video is shown in an epoch: rare actions of a data set more often, synthetic people once."""
         if number >= len(self.clips.real) or self.clips.real[number].label == NONE:
             return 1
-        if not hasattr(self, "_counts"):
-            self._counts = Counter(self._kind(k) for k in chosen if k < len(self.clips.real))
         return min(self.recipe.most, max(2, -(-self.recipe.least // self._counts[self._kind(number)])))
 
     def _kind(self, number: int) -> tuple[Path, str]:
@@ -314,7 +314,7 @@ class TwoStreamBatches(keras.utils.PyDataset):
         self.order = np.random.default_rng((self.recipe.seed, self.epoch)).permutation(self.pool)
 
 
-def stream_loss(smoothing: float):
+def _stream_loss(smoothing: float):
     """Cross-entropy of both streams, added: each must name the action without the other."""
 
     def loss(targets, logs):
@@ -325,12 +325,12 @@ def stream_loss(smoothing: float):
     return loss
 
 
-def fused_accuracy(targets, logs):
+def _fused_accuracy(targets, logs):
     """Of the two streams' common answer."""
     return keras.metrics.categorical_accuracy(targets, keras.ops.sum(logs, axis=1))
 
 
-def train_head(
+def _train_head(
     clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe, *, work: Path, held_out: np.ndarray | None = None
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Train a head on the videos with these numbers, for a fixed number of epochs; (head, history).
@@ -342,21 +342,18 @@ def train_head(
     streams, batches = stream_logs(head), TwoStreamBatches(clips, chosen, recipe)
     steps = len(batches) * recipe.epochs
     optimizer = make_optimizer(recipe.optimizer, recipe.learning_rate, steps, weight_decay=recipe.weight_decay)
-    fused_accuracy.__name__ = "accuracy"
-    streams.compile(optimizer, stream_loss(recipe.label_smoothing), weighted_metrics=[], metrics=[fused_accuracy])
+    _fused_accuracy.__name__ = "accuracy"
+    streams.compile(optimizer, _stream_loss(recipe.label_smoothing), weighted_metrics=[], metrics=[_fused_accuracy])
     validation = None if held_out is None else _middle_windows(clips, held_out, recipe)
     history = fit(streams, batches, validation, epochs=recipe.epochs, work=work, seed=recipe.seed, keep_best=False)
     return head, history
 
 
 def _middle_windows(clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe):
-    length, drawn = recipe.clip.length, []
-    for number in chosen:
-        features = clips.features[number][0]
-        drawn.append(features.window(max(0, (len(features.motion) - length) // 2), length, length))
-    motion, joints = (np.stack([window[k] for window in drawn]) for k in range(2))
-    targets = np.eye(len(clips.labels) + 1, dtype=np.float32)[clips.targets[chosen]]
-    return (motion.astype(np.float32), joint_vectors(joints)), targets
+    length = recipe.clip.length
+    videos = [clips.features[number][0] for number in chosen]
+    pairs = [video.window(max(0, (len(video.motion) - length) // 2), length, length) for video in videos]
+    return _as_input(pairs), np.eye(len(clips.labels) + 1, dtype=np.float32)[clips.targets[chosen]]
 
 
 # ------------------------------------------------------------------------------------------------------ answers
@@ -402,23 +399,17 @@ def cross_validate(
     for fold, (train, test) in enumerate(leave_groups_out(clips.real, folds, recipe.seed)):
         inside, outside = (np.array([place[sample.path] for sample in part]) for part in (train, test))
         chosen = np.concatenate([inside, synthetic])
-        head, history = train_head(clips, chosen, recipe, work=work / str(fold), held_out=outside)
+        head, history = _train_head(clips, chosen, recipe, work=work / str(fold), held_out=outside)
         streams = stream_logs(head)
         for number in outside:
             features = clips.features[number][0]
             logs = streams.predict_on_batch(whole_windows(features, length))
             for name, part in (("fusion", logs.mean(axis=1)), ("motion", logs[:, 0]), ("joints", logs[:, 1])):
-                answers[name][number] = softmax(part).mean(axis=0)
-            live[number] = softmax(streams.predict_on_batch(live_windows(features, recipe.clip)).mean(axis=1))
+                answers[name][number] = softmax(part, axis=-1).mean(axis=0)
+            live[number] = softmax(streams.predict_on_batch(live_windows(features, recipe.clip)).mean(axis=1), axis=-1)
         histories.append(history)
     mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
     return answers, live, {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Along the last axis."""
-    values = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return values / values.sum(axis=-1, keepdims=True)
 
 
 def shown_answers(live: np.ndarray, threshold: float, step_s: float = PERSON_CLIP.step_s) -> list[int | None]:
@@ -524,7 +515,7 @@ def train_two_streams(config: dict, work: Path) -> dict[str, list[float]]:
     never saw its group; returns the history of the cross-validation, and what was measured under "result".
     """
     recipe = TwoStreamRecipe.from_dict(config)
-    clips = load_action_clips(recipe)
+    clips = _load_action_clips(recipe)
     answers, live, history = cross_validate(clips, recipe, work / "work" / "folds")
     none, targets = len(clips.labels), clips.targets[: len(clips.real)]
     threshold = fit_threshold([rows for rows, target in zip(live, targets, strict=True) if target == none])
@@ -538,7 +529,7 @@ def train_two_streams(config: dict, work: Path) -> dict[str, list[float]]:
         steps=[len(rows) for rows in live],
         **answers,
     )
-    head, _ = train_head(clips, np.arange(len(clips.features)), recipe, work=work / "work" / "all")
+    head, _ = _train_head(clips, np.arange(len(clips.features)), recipe, work=work / "work" / "all")
     save_action(
         work, join_action_model(load_encoder(recipe), head), clips.labels, spec=recipe.clip, threshold=threshold
     )

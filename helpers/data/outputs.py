@@ -118,7 +118,7 @@ class OutputFile:
             with suppress(OSError):
                 self.file.truncate(size)
                 self.file.seek(size)
-            raise no_longer(self.path, error) from None
+            raise _no_longer(self.path, error) from None
 
     def publish(self) -> None:
         """Take the target's place; once."""
@@ -127,7 +127,7 @@ class OutputFile:
             try:
                 os.replace(self.beside, self.path)
             except OSError as error:
-                raise no_longer(self.path, error) from None
+                raise _no_longer(self.path, error) from None
             self.published = True
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class OutputFile:
         self.close()
 
 
-def no_longer(path: str | Path, error: OSError) -> OutputError:
+def _no_longer(path: str | Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written any more ({error.strerror}).")
 
 
@@ -175,7 +175,7 @@ def written(path: str | Path, *sources: str | int | Path) -> Iterator[TextIO]:
             with open(output.file.fileno(), "w", newline="", encoding="utf-8", closefd=False) as text:
                 yield text
         except OSError as error:
-            raise no_longer(path, error) from None
+            raise _no_longer(path, error) from None
         output.publish()
 
 

@@ -87,7 +87,7 @@ def to_gray(image: np.ndarray) -> np.ndarray:
 
 
 @lru_cache
-def package_file(package: str, name: str) -> Path:
+def _package_file(package: str, name: str) -> Path:
     """Path of a file that an installed package ships. Raises DataError when the package is missing.
 
     The package is located and not imported: importing `face_recognition_models` needs `pkg_resources`, which current
@@ -101,7 +101,7 @@ def package_file(package: str, name: str) -> Path:
 
 def landmark_model() -> Path:
     """Path of dlib's 68-point model, shipped by the package `face_recognition_models`."""
-    return package_file("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
+    return _package_file("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
 
 
 class FaceFinder:

@@ -30,7 +30,7 @@ from helpers.evaluate.predict import evaluate_action, evaluate_emotion
 from helpers.predictions import Predictions
 
 
-def write_csv(file: TextIO, predictions: Predictions) -> None:
+def _write_csv(file: TextIO, predictions: Predictions) -> None:
     """One row per file: `file,label,predicted,confidence` and a column `p_<class>` per class."""
     writer = csv.writer(file)
     writer.writerow(["file", "label", "predicted", "confidence", *(f"p_{name}" for name in predictions.classes)])
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(found.rejection.line())
             print(format_table(metrics))
             if file:
-                write_csv(file, found.predictions)
+                _write_csv(file, found.predictions)
     except (DataError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -45,7 +45,7 @@ STAGES = (
 )
 
 
-def our_frames(pipeline: Pipeline, frames: Iterator) -> Iterator[tuple[float, FrameResult, dict[str, float]]]:
+def _our_frames(pipeline: Pipeline, frames: Iterator) -> Iterator[tuple[float, FrameResult, dict[str, float]]]:
     """This project's loop: (milliseconds of the whole frame, its result, milliseconds by stage)."""
     frame_ms = 0.0
     while True:
@@ -139,7 +139,7 @@ def measure(source: str | Path = "demo", frames: int = FRAMES, settings: LiveSet
     _warm_up(pipeline, baseline, source)
     turns, milliseconds, latencies, frame_ms = [], {}, [], []
     with open_source(source) as ours, open_source(source) as theirs:
-        our, their = our_frames(pipeline, iter(ours)), baseline.frames(iter(theirs))
+        our, their = _our_frames(pipeline, iter(ours)), baseline.frames(iter(theirs))
         for _ in range(frames // BLOCK):
             done = list(islice(our, BLOCK))
             if len(done) < BLOCK:
@@ -164,7 +164,7 @@ def measure(source: str | Path = "demo", frames: int = FRAMES, settings: LiveSet
         "baseline_ms": {"mean": _round(np.mean(baseline_ms)), "median": _round(np.median(baseline_ms))},
         "ratio": _ratio(baseline_ms, ours_ms),
         "stages": _stage_table(milliseconds),
-        "start": measure_start(pipeline, source),
+        "start": _measure_start(pipeline, source),
         "machine": {"cores": os.cpu_count(), "load_before": None if load is None else _round(load)},
     }
 
@@ -172,7 +172,7 @@ def measure(source: str | Path = "demo", frames: int = FRAMES, settings: LiveSet
 def _warm_up(pipeline: Pipeline, baseline: BaselineLoop, source: str | Path) -> None:
     """The first calls of every part also allocate and compile."""
     with open_source(source) as video:
-        for _ in islice(our_frames(pipeline, iter(video)), 3 * BLOCK):
+        for _ in islice(_our_frames(pipeline, iter(video)), 3 * BLOCK):
             pass
     pipeline.reset()
     with open_source(source) as video:
@@ -205,7 +205,7 @@ def _round(value: float, digits: int = 2) -> float:
     return round(float(value), digits)
 
 
-def measure_start(pipeline: Pipeline, source: str | Path = "demo", repeats: int = 3) -> dict[str, list[float]]:
+def _measure_start(pipeline: Pipeline, source: str | Path = "demo", repeats: int = 3) -> dict[str, list[float]]:
     """Seconds from Start to the first frame, the first with an emotion and the first with an action.
 
     Models are loaded; the source is opened and played at its own speed, as in the panel. An action needs its window

@@ -42,8 +42,8 @@ def train(options: argparse.Namespace) -> None:
         job.describe(samples, skipped, "clips")
         samples = job.known_groups(samples)
         honest_folds(samples, extra=NONE)  # said before the work
-        recipe = own_recipe(samples, options)
-        data = read_videos(samples, recipe, skipped)
+        recipe = _own_recipe(samples, options)
+        data = _read_videos(samples, recipe, skipped)
         folds = honest_folds(data.samples, recipe.folds, seed=recipe.seed, extra=NONE)
         work = job.work_folder(folder, data.samples, recipe.as_dict() | {"fine_tune": options.fine_tune})
         views = [data] * len(folds)  # what the network of each fold looks at
@@ -52,12 +52,12 @@ def train(options: argparse.Namespace) -> None:
                 fine_tuned(data, inside, work / f"encoder{fold}", epochs=recipe.epochs)
                 for fold, (inside, _) in enumerate(folds)
             ]
-        found = {name: _score(views, with_optimizer(recipe, name), folds, work / name) for name in options.optimizers}
+        found = {name: _score(views, _with_optimizer(recipe, name), folds, work / name) for name in options.optimizers}
         chosen = max(found, key=lambda name: found[name][0])
         probabilities = found[chosen][1]
         data = fine_tuned(data, data.samples, work / "encoder", epochs=recipe.epochs) if options.fine_tune else data
-        head, _ = train_action(data, with_optimizer(recipe, chosen), work / chosen / "all")
-        threshold = own_threshold(data, head, probabilities)
+        head, _ = train_action(data, _with_optimizer(recipe, chosen), work / chosen / "all")
+        threshold = _own_threshold(data, head, probabilities)
         model = join_action_model(data.encoder, head)
         save_action(folder, model, data.labels, spec=data.spec, threshold=threshold)
         save_keras(model, folder / "action_model", (".keras",))
@@ -80,7 +80,7 @@ def train(options: argparse.Namespace) -> None:
         job.report(outcome, folder, report, options.source)
 
 
-def own_recipe(samples: list[Sample], options: argparse.Namespace) -> ActionRecipe:
+def _own_recipe(samples: list[Sample], options: argparse.Namespace) -> ActionRecipe:
     """The shipped model's recipe, for a few dozen clips with the head of the two-person actions; the user's epochs."""
     recipe = ActionRecipe(dataset=Path(options.source).name, synthetic_people=PEOPLE)
     if len(samples) < FEW:
@@ -88,11 +88,11 @@ def own_recipe(samples: list[Sample], options: argparse.Namespace) -> ActionReci
     return replace(recipe, epochs=options.epochs or recipe.epochs)
 
 
-def with_optimizer(recipe: ActionRecipe, name: str) -> ActionRecipe:
+def _with_optimizer(recipe: ActionRecipe, name: str) -> ActionRecipe:
     return replace(recipe, optimizer=name, learning_rate=RATES[name] / (3 if recipe.pooled else 1))
 
 
-def read_videos(samples: list[Sample], recipe: ActionRecipe, skipped: list[Skipped]) -> ActionData:
+def _read_videos(samples: list[Sample], recipe: ActionRecipe, skipped: list[Skipped]) -> ActionData:
     """The features of all clips; what cannot be read is named and goes to `skipped`."""
     encoder = shipped_encoder()
     start, left_out = time.perf_counter(), len(skipped)
@@ -142,7 +142,7 @@ def _score(views: list[ActionData], recipe: ActionRecipe, folds: list, work: Pat
     return accuracy, probabilities, {key: np.mean([h[key] for _, h in parts], axis=0).tolist() for key in parts[0][1]}
 
 
-def own_threshold(data: ActionData, head, probabilities: np.ndarray) -> float:
+def _own_threshold(data: ActionData, head, probabilities: np.ndarray) -> float:
     """At most 5 % false alarms on synthetic people who stand still (when that is no class) and on the user's own
     clips without an action, scored by networks that never saw their group."""
     thresholds = [0.2]
