@@ -23,6 +23,16 @@ def shown(source, **data):
     return new_code_cell(source, execution_count=1, outputs=[new_output("display_data", data)])
 
 
+def figure(count):
+    return new_code_cell("plot()", execution_count=count, outputs=[new_output("display_data", {"image/png": "iVBO"})])
+
+
+@pytest.fixture(autouse=True)
+def no_exceptions(request, monkeypatch):
+    if "committed" not in request.node.name:
+        monkeypatch.setattr(notebooks, "EXCEPTIONS", {})
+
+
 def save(folder, cells, metadata=METADATA, navigated=True, name="01_frames_and_augmentation"):
     notebook = new_notebook(cells=cells, metadata=metadata)
     if navigated:
@@ -91,7 +101,26 @@ BROKEN = [  # what is wrong, the cells, a part of the report, why it matters
     ("a Windows path", [printed("read C:\\Users\\ada\n")], "C:\\Users", "the same on Windows"),
     ("a path in a table", [shown("table", **{"text/html": "<td>/home/ada/x</td>"})], "/home/ada/x", "HTML is read too"),
     ("a path in prose", [new_markdown_cell("see /home/ada/notes"), printed("")], "/home/ada/notes", "prose too"),
-    ("a long cell", [printed("", source="\n".join(["x = 1"] * 26))], "26 lines, at most 25", "does not fit a screen"),
+    (
+        "a long cell",
+        [printed("", source="\n".join(["x = 1"] * 21))],
+        "21 lines in a cell, at most 20",
+        "does not fit a screen",
+    ),
+    ("many words", [new_markdown_cell("word " * 1400), printed("")], "words, at most 1300", "a quarter of an hour"),
+    (
+        "many words in an output",
+        [shown("table", **{"text/markdown": "word " * 1400})],
+        "words, at most 1300",
+        "a generated table is read, too",
+    ),
+    ("many cells", [printed("", count) for count in range(1, 20)], "19 code cells, at most 18", "a quarter of an hour"),
+    (
+        "many figures",
+        [printed("", count=1), *(figure(count) for count in range(2, 11))],
+        "9 figures, at most 8",
+        "a quarter of an hour",
+    ),
     ("a long output", [printed("row\n" * 26)], "26 lines of output", "hides what comes after it"),
     (
         "a long value",
@@ -201,10 +230,24 @@ def test_a_failing_notebook_is_not_saved(tmp_path):
 
 def test_the_length_of_a_notebook_is_counted(tmp_path, capsys):
     picture = shown("plot()\nplot()", **{"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"})
-    path = save(tmp_path, [new_markdown_cell("# A title of\nsix words"), picture, new_code_cell("")], navigated=False)
-    assert notebooks.counts(path).split()[1:-2] == ["6", "words", "1", "code", "cells", "2", "lines", "1", "figures"]
+    table = shown("table()", **{"text/markdown": "three more words"})
+    path = save(tmp_path, [new_markdown_cell("# A title of\nsix words"), picture, table], navigated=False)
+    assert notebooks.sizes(nbformat.read(path, as_version=4)) == {
+        "words": 9,
+        "code cells": 2,
+        "lines in a cell": 2,
+        "figures": 1,
+    }
     notebooks.main(["--check", "00"])
     assert capsys.readouterr().out.startswith("00_tour ")
+
+
+def test_the_check_ends_with_a_status_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    save(tmp_path, GOOD)
+    assert notebooks.main(["--check"]) == 0
+    save(tmp_path, [new_markdown_cell("word " * 1400), printed("")])
+    assert notebooks.main(["--check"]) == 1
 
 
 def test_the_command_line_names_the_notebooks_it_knows(capsys):
