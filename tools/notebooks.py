@@ -44,7 +44,6 @@ EXCEPTIONS = {
     "00_tour": {"words": 1638, "lines in a cell": 25},
     "01_frames_and_augmentation": {"words": 2513, "code cells": 32, "lines in a cell": 24},
     "02_action_training": {"words": 2639, "code cells": 29, "lines in a cell": 25, "figures": 9},
-    "03_face_alignment": {"words": 1341, "code cells": 24, "lines in a cell": 25},
     "04_emotion_training": {"words": 1324, "lines in a cell": 21},
     "05_optimizer_comparison": {"lines in a cell": 25},
     "06_evaluation": {"words": 1769, "code cells": 25, "lines in a cell": 23},
