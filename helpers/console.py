@@ -1,7 +1,8 @@
-"""What every command line needs from its console: closed, broken or short of characters; signals end it tidily."""
+"""What every command line needs: a console that is closed, broken or short of characters, tidy ends, numbers."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -25,6 +26,13 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def positive(text: str) -> int:
+    """A number of at least 1, as argparse's `type`."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 def _make_consoles_safe() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from helpers.data.folders import Sample, Skipped
 from helpers.data.images import read_image
+from helpers.data.jobs import map_files
 from helpers.errors import DataError
 
 # iBUG 68-point numbering (Sagonas et al., 2016). Left and right are the viewer's, as in the image.
@@ -116,6 +118,9 @@ class FaceFinder:
         self.detect_width, self.upsample = detect_width, upsample
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(str(landmark_model()))
+
+    def __reduce__(self) -> tuple:
+        return FaceFinder, (self.detect_width, self.upsample)  # in another process dlib's files are read there
 
     def find(self, image: np.ndarray) -> list[Face]:
         """Faces in a uint8 BGR (H, W, 3) or gray (H, W) image, largest first."""
@@ -265,23 +270,20 @@ def crop_samples(
     *,
     detect: bool = False,
     skipped: list[Skipped] | None = None,
+    jobs: int = 1,
+    progress: Callable = iter,
 ) -> tuple[np.ndarray, list[Sample]]:
     """uint8 crops (N, size, size) and the samples they belong to.
 
     detect: find the (largest) face in a full photo; otherwise the image is already cut to the face.
     A file that cannot be read or in which no face is found is appended to `skipped`; without that list it is raised.
+    jobs, progress: see `map_files`.
     """
-    crops, used = [], []
-    for sample in samples:
-        try:
-            crops.append(_crop_file(sample.path, preprocessor, finder, detect))
-            used.append(sample)
-        except DataError as error:
-            if skipped is None:
-                raise
-            skipped.append(Skipped(sample.path, str(error)))
+    work = partial(_crop_file, preprocessor=preprocessor, finder=finder, detect=detect)
+    done = map_files(work, samples, jobs, skipped=skipped, progress=progress)
     size = preprocessor.spec.size
-    return np.array(crops, np.uint8).reshape(-1, size, size), used
+    crops = np.array([crop for _, crop in done], np.uint8).reshape(-1, size, size)
+    return crops, [sample for sample, _ in done]
 
 
 def _crop_file(path: Path, preprocessor: FacePreprocessor, finder: FaceFinder, detect: bool) -> np.ndarray:

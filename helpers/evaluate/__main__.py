@@ -1,7 +1,8 @@
 """The command line that scores the deployed models on folders of files.
 
-python -m helpers.evaluate action  FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--reject] [--scaling RANGE]
-python -m helpers.evaluate emotion FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--detect]
+python -m helpers.evaluate action  FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--jobs N]
+                                                 [--reject] [--scaling RANGE]
+python -m helpers.evaluate emotion FOLDER_OR_ZIP [--model DIR_OR_FILE] [--csv OUT.csv] [--jobs N] [--detect]
 
 It prints `accuracy=0.712 macro_f1=0.655 n=1230 skipped=2` and a table: arg-max over all labels, no threshold. Clips in
 a class folder `none` are left out of both. With --reject a second line follows,
@@ -19,7 +20,7 @@ from contextlib import nullcontext
 from typing import TextIO
 
 from helpers.action.classifier import DEFAULT_ACTION, SCALINGS
-from helpers.console import run_command
+from helpers.console import positive, run_command
 from helpers.data.files import printable
 from helpers.data.folders import Skipped
 from helpers.data.outputs import written
@@ -50,6 +51,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("source", metavar="FOLDER_OR_ZIP", help="class folders, or zips of them")
         command.add_argument("--model", metavar="DIR_OR_FILE", default=default, help="default: %(default)s")
         command.add_argument("--csv", metavar="OUT.csv", help="write a row per file here")
+        command.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (default: 1)")
     action.add_argument(
         "--reject", action="store_true", help="also measure what the live system shows, and for clips in none/"
     )
@@ -69,9 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with csv_file as file:
             if options.task == "action":
-                found = evaluate_action(options.source, options.model, reject=options.reject, scaling=options.scaling)
+                found = evaluate_action(
+                    options.source, options.model, reject=options.reject, scaling=options.scaling, jobs=options.jobs
+                )
             else:
-                found = evaluate_emotion(options.source, options.model, options.detect)
+                found = evaluate_emotion(options.source, options.model, options.detect, options.jobs)
             _name("skipped", found.skipped)
             _name("incomplete", found.incomplete)
             metrics = summarise(found.predictions, len(found.skipped))

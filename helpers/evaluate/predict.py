@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from helpers.action.classifier import ActionClassifier
 from helpers.action.clips import NONE, mean_over_windows, windows
 from helpers.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
+from helpers.data.jobs import map_files
 from helpers.data.videos import read_frames, shortfall
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.emotion.faces import FaceFinder, crop_samples
@@ -59,41 +62,62 @@ class Evaluation:
 
 
 def evaluate_action(
-    source: Path | str, model: Path | str, *, reject: bool = False, scaling: str | None = None
+    source: Path | str, model: Path | str, *, reject: bool = False, scaling: str | None = None, jobs: int = 1
 ) -> Evaluation:
     """Score an action model on class folders (or zips) of videos.
 
     The predictions hold a row for each clip that shows an action: the mean over its half-overlapping windows. Clips in
     a class folder `none` count in the rejection alone, which is measured when `reject` is true. scaling: see
-    `ActionClassifier.load`. Raises DataError when the model or the source cannot be used, and when a class folder's
-    name is none of the model's labels.
+    `ActionClassifier.load`. jobs: processes that work on the videos. Raises DataError when the model or the source
+    cannot be used, and when a class folder's name is none of the model's labels.
     """
-    classifier = ActionClassifier.load(model, scaling=scaling)
-    samples, skipped = _labelled_samples(source, (*classifier.labels, NONE), VIDEO_SUFFIXES)
+    scorer = _ClipScorer(model, scaling, reject)
+    labels = scorer.classifier.labels
+    samples, skipped = _labelled_samples(source, (*labels, NONE), VIDEO_SUFFIXES)
     if not reject:
         samples = [sample for sample in samples if sample.label != NONE]
-    rows, shown, used, incomplete = [], [], [], []
-    for sample in _progress(samples):
-        damaged: list[int] = []
-        try:
-            features, times = _encode_video(sample.path, classifier, damaged)
-        except DataError as error:
-            skipped.append(Skipped(sample.path, str(error)))
-            continue
-        used.append(sample)
-        if short := shortfall(sample.path, times[-1]):
-            incomplete.append(Skipped(sample.path, short))
-        elif damaged:
-            incomplete.append(Skipped(sample.path, f"frames that cannot be decoded: {', '.join(map(str, damaged))}"))
-        rows.append(mean_over_windows(classifier.classify, features, classifier.spec))
-        if reject:
-            shown.append(_longest_shown(features, times, classifier))
-    known = [index for index, sample in enumerate(used) if sample.label != NONE]
-    predictions = Predictions.from_samples(
-        [used[index] for index in known], classifier.labels, [rows[index] for index in known]
-    )
-    rejection = _rejection([sample.label for sample in used], shown) if reject else None
+    scored = map_files(scorer, samples, jobs, skipped=skipped, progress=_progress)
+    incomplete = [Skipped(sample.path, clip.incomplete) for sample, clip in scored if clip.incomplete]
+    known = [(sample, clip.row) for sample, clip in scored if sample.label != NONE]
+    predictions = Predictions.from_samples([sample for sample, _ in known], labels, [row for _, row in known])
+    rejection = _rejection([(sample.label, clip.shown) for sample, clip in scored]) if reject else None
     return Evaluation(replace(predictions, groups=()), skipped, incomplete, rejection)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Probabilities of a clip, the action that the live system would show longest, and what of it is missing."""
+
+    row: np.ndarray
+    shown: str | None
+    incomplete: str
+
+
+class _ClipScorer:
+    """What an action model makes of a video. A copy of it in another process loads the model there."""
+
+    def __init__(self, model: Path | str, scaling: str | None, reject: bool):
+        self.classifier = ActionClassifier.load(model, scaling=scaling)
+        self._made_from = model, scaling, reject
+
+    def __reduce__(self) -> tuple:
+        return _load_quietly, self._made_from
+
+    def __call__(self, path: Path) -> _Scored:
+        damaged: list[int] = []
+        features, times = _encode_video(path, self.classifier, damaged)
+        incomplete = shortfall(path, times[-1])
+        if damaged and not incomplete:
+            incomplete = f"frames that cannot be decoded: {', '.join(map(str, damaged))}"
+        row = mean_over_windows(self.classifier.classify, features, self.classifier.spec)
+        _, _, reject = self._made_from
+        return _Scored(row, _longest_shown(features, times, self.classifier) if reject else None, incomplete)
+
+
+def _load_quietly(*arguments) -> _ClipScorer:
+    """What there is to say about the model the first process has said."""
+    with redirect_stderr(io.StringIO()):
+        return _ClipScorer(*arguments)
 
 
 def _encode_video(path: Path, classifier: ActionClassifier, damaged: list[int]) -> tuple[np.ndarray, list[float]]:
@@ -120,9 +144,8 @@ def _longest_shown(features: np.ndarray, times: list[float], classifier: ActionC
     return max(seconds, key=seconds.get) if seconds else None
 
 
-def _rejection(labels: Sequence[str], shown: Sequence[str | None]) -> Rejection:
-    """labels: of N clips, `none` for those without an action. shown: N labels of the longest-shown answers."""
-    pairs = list(zip(labels, shown, strict=True))
+def _rejection(pairs: Sequence[tuple[str, str | None]]) -> Rejection:
+    """pairs: of every clip its label, `none` without an action, and the label of its longest-shown answer."""
     answered = [answer is not None for label, answer in pairs if label != NONE]
     right = [label == answer for label, answer in pairs if label != NONE and answer is not None]
     alarms = [answer is not None for label, answer in pairs if label == NONE]
@@ -133,26 +156,28 @@ def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False) -> Evaluation:
+def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False, jobs: int = 1) -> Evaluation:
     """Score an emotion model on class folders (or zips) of images.
 
     detect: the images are full photos in which the face is found first (the largest one when there
     are several); without it they are already cut to the face, as in FER-2013.
-    Raises as `evaluate_action` does.
+    jobs: processes that cut out the faces. Raises as `evaluate_action` does.
     """
     classifier = EmotionClassifier.load(model, strict=True)  # an assumed order of labels gives a wrong figure
     samples, left_out = _labelled_samples(source, classifier.labels, IMAGE_SUFFIXES)
-    predictions, skipped = predict_emotions(samples, classifier, detect)
+    predictions, skipped = predict_emotions(samples, classifier, detect, jobs)
     return Evaluation(replace(predictions, groups=()), left_out + skipped)
 
 
 def predict_emotions(
-    samples: Sequence[Sample], classifier: EmotionClassifier, detect: bool = False
+    samples: Sequence[Sample], classifier: EmotionClassifier, detect: bool = False, jobs: int = 1
 ) -> tuple[Predictions, list[Skipped]]:
-    """Class probabilities of each image, one forward pass; what was left out. `detect` as above."""
+    """Class probabilities of each image, one forward pass; what was left out. `detect` and `jobs` as above."""
     skipped: list[Skipped] = []
     preprocessor = classifier.preprocessor
-    crops, used = crop_samples(_progress(samples), preprocessor, FaceFinder(), detect=detect, skipped=skipped)
+    crops, used = crop_samples(
+        samples, preprocessor, FaceFinder(), detect=detect, skipped=skipped, jobs=jobs, progress=_progress
+    )
     rows: list[np.ndarray] = []
     for start in range(0, len(crops), _BATCH):
         rows.extend(classifier.predict(preprocessor.normalise(crops[start : start + _BATCH])))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers.console import run_command
+from helpers.console import positive, run_command
 from helpers.errors import DataError
 
 NAMED = 5  # failures of single frames or images; the others are counted
@@ -118,14 +118,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", type=Path, metavar="OUT.csv", help="timeline, a row per frame and face")
     parser.add_argument("--headless", action="store_true", help="no window (in a window, q ends)")
     parser.add_argument("--skeleton", action="store_true", help="draw where the limbs are seen")
-    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames")
     parser.add_argument("--action-model", type=Path, metavar="DIR", help="folder or file of an action model")
     parser.add_argument("--emotion-model", type=Path, metavar="DIR", help="folder or file of an emotion model")
     clips = parser.add_argument_group("record clips to train from, instead")
     clips.add_argument("--record-clips", type=Path, metavar="DIR", help="folder of the data set; makes DIR/LABEL/*.mp4")
     clips.add_argument("--label", help="the action that is shown; none for what is none of the actions")
     clips.add_argument("--person", help="who shows it: the group in groups.csv")
-    clips.add_argument("--count", type=_positive, default=10, metavar="N", help="clips (default: 10)")
+    clips.add_argument("--count", type=positive, default=10, metavar="N", help="clips (default: 10)")
     clips.add_argument("--seconds", type=_seconds, default=3.0, metavar="S", help="of a clip (default: 3)")
     return parser
 
@@ -134,13 +134,6 @@ def _seconds(text: str) -> float:
     number = float(text)
     if not 0.5 <= number <= 60:
         raise argparse.ArgumentTypeError("must be 0.5 to 60")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
     return number
 
 

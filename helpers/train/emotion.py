@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +125,10 @@ def _are_photographs(samples: Sequence[Sample]) -> bool:
 
 
 def _crop(samples: list[Sample], detect: bool, skipped: list[Skipped]) -> Crops:
-    progress = tqdm(samples, desc="cutting out faces", unit="image", disable=None)  # None: only in a terminal
-    return Crops(*crop_samples(progress, FacePreprocessor(), FaceFinder(), detect=detect, skipped=skipped))
+    progress = partial(tqdm, desc="cutting out faces", unit="image", disable=None)  # None: only in a terminal
+    return Crops(
+        *crop_samples(samples, FacePreprocessor(), FaceFinder(), detect=detect, skipped=skipped, progress=progress)
+    )
 
 
 def _split(crops: dict[str, Crops]) -> tuple[Crops, Crops, Crops]:

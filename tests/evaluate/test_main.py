@@ -26,6 +26,7 @@ from helpers.evaluate import predict
 from helpers.live.pipeline import Pipeline
 from helpers.live.results import UNSURE
 from helpers.live.run import Summary
+from tests.data.builders import damage_frame
 
 CLASSES = ("bend", "jump", "walk")
 
@@ -224,6 +225,21 @@ def test_action_averages_half_overlapping_windows(videos, action_model):
     assert len(features) == 40  # 5 s with 8 steps a second
     by_hand = [classifier.classify(features[None, start : start + STEPS])[0] for start in range(0, 33, STEPS // 2)]
     np.testing.assert_allclose(predictions.probabilities[0], np.mean(by_hand, axis=0), atol=1e-5)
+
+
+def test_two_processes_print_and_write_what_one_does(capfd, tmp_path, videos, action_model, faces, emotion_model):
+    write_video(videos / "none" / "still.avi", frames=RATE)
+    damage_frame(videos / "bend" / "long.avi", 7)
+    for task, source, model, options in (
+        ("action", videos, action_model, ["--reject"]),
+        ("emotion", faces, emotion_model, []),
+    ):
+        found = []
+        for jobs in ("1", "2"):
+            rows = tmp_path / f"{task}{jobs}.csv"
+            answer = run(capfd, task, source, "--model", model, "--csv", rows, "--jobs", jobs, *options)
+            found.append((*answer, rows.read_bytes()))
+        assert found[0] == found[1] and found[0][1]
 
 
 def shown_by_the_live_system(path: Path, model: Path) -> str | None:
