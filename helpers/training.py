@@ -20,15 +20,15 @@ import keras
 import numpy as np
 import pandas
 
+from helpers.data.cache import cache_folder
 from helpers.data.files import whole_file
-from helpers.data.paths import ARTIFACTS, REPOSITORY
+from helpers.data.paths import ARTIFACTS
 from helpers.distributed import own_folder, own_share
 from helpers.errors import DataError
 from helpers.model_files import read_json
 from helpers.predictions import Predictions
 
 PROFILES = ("cached", "smoke", "full")
-WORK = REPOSITORY / ".cache" / "training"  # checkpoints of unfinished trainings
 
 
 def profile() -> str:
@@ -83,7 +83,7 @@ def fit_or_load(
     if profile() == "full" and not _finished(place, row, config):
         key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
         slug = "-".join(re.findall(r"[\w.]+", f"{name} {row or ''}"))
-        _keep(place, row, work := WORK / f"{slug}-{key}", _train(config, train, work))
+        _keep(place, row, work := cache_folder("training") / f"{slug}-{key}", _train(config, train, work))
     run = load_run(place, row)
     _check_config(place, run.config, config)
     print(

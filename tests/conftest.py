@@ -105,13 +105,14 @@ def copy_model(tmp_path, saved_emotion, saved_action):
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> Path:
-    """artifacts/ and the place of unfinished trainings, empty."""
+    """artifacts/ and .cache/, empty."""
     from helpers import training
     from helpers.action import features as action_features
+    from helpers.data import cache
 
     for module in (training, action_features):
         monkeypatch.setattr(module, "ARTIFACTS", tmp_path / "artifacts")
-    monkeypatch.setattr(training, "WORK", tmp_path / "work")
+    monkeypatch.setattr(cache, "REPOSITORY", tmp_path)
     return tmp_path
 
 

@@ -358,6 +358,8 @@ def test_an_interrupted_full_training_leaves_no_artifact_and_finds_its_files_aga
     with pytest.raises(KeyboardInterrupt):
         training.fit_or_load("a/b", CONFIG, interrupted)
     assert not (folders / "artifacts").exists()
+    if os.name == "posix":
+        assert (folders / ".cache/training").stat().st_mode & 0o777 == 0o700, "nobody else can have put anything there"
     found = []
 
     def continued(config, folder):
