@@ -41,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m helpers.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--source", default="demo", help="a video file, or demo")
     parser.add_argument("--frames", type=int, help="of the video, in turns of a second (default: 360)")
-    parser.add_argument("--soak-minutes", type=float, metavar="M", help="instead: run so long and watch memory and lag")
+    parser.add_argument(
+        "--soak-minutes",
+        type=float,
+        metavar="M",
+        help="instead: run so long on a camera that hangs up; watch losses, memory, lag",
+    )
     parser.add_argument("--json", metavar="OUT.json", help="write the figures there, too")
     return parser
 

@@ -37,6 +37,7 @@ CSV_COLUMNS = (
 
 MP4_SUFFIXES = (".mp4", ".m4v", ".mov")
 LARGEST_VIDEO = 4096  # pixels; larger frames are reduced, players give up beyond
+LONGEST_PAUSE_S = 2.0  # between two frames of a video; it goes on at once after a longer one
 MOST_TICKS = 65535  # a second, in MPEG-4
 
 # FFmpeg calls fragmented mp4 so when it is streamed; players want to read that it is an mp4.
@@ -92,7 +93,7 @@ class VideoWriter:
         if self._start_s is None:
             self._start_s = time_s
         due = round((time_s - self._start_s) * self.fps) + 1 - self.frames
-        if not 0 <= due <= 2 * self.fps:  # another clip or a long pause: carry on from here
+        if not 0 <= due <= LONGEST_PAUSE_S * self.fps:  # another clip or a long pause: carry on from here
             self._start_s = time_s - self.frames / self.fps
             return 1
         return due

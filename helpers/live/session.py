@@ -50,6 +50,7 @@ class LiveSession:
     status: a sentence for people. state: "ready", "starting", "running", "paused", "stopped" or
         "failed".
     latest: the newest LiveFrame, None before the first. mirror: turn images left to right.
+    skipped: what could not be read, see `Source`, of the source that is open or was the last one.
     opener: makes the source, by default `open_source`.
     capture: cuts labelled clips out of what comes, while it is set; what it says is shown at the image's foot.
     stopping: set when the source that is open, or being opened, shall end; an opener or a source
@@ -59,6 +60,7 @@ class LiveSession:
     def __init__(self, pipeline: Pipeline, opener: Callable[[str], Source] = open_source):
         self.pipeline, self.mirror = pipeline, False
         self.latest: LiveFrame | None = None
+        self.skipped: list[tuple[str, str]] = []
         self.capture: ClipCapture | None = None
         self.state, self.status = "ready", "Ready. Press Start."
         self._opener, self._lock, self._job = opener, threading.Lock(), None
@@ -170,7 +172,7 @@ class LiveSession:
         readout = Readout()
         source = stack.enter_context(self._opener(job.source))
         self.pipeline.reset(is_live=source.is_live)
-        job.name, job.fps = source.name, source.fps
+        job.name, job.fps, self.skipped = source.name, source.fps, source.skipped
         self._say(job, "running", f"Running: {job.name}.")
         clock = self.pipeline.clock
         arriving = arriving_frames(source, job.stop, clock, stack=stack)
@@ -184,9 +186,9 @@ class LiveSession:
                 image = draw_banner(image, words)
             if job is self._job:
                 self.latest = LiveFrame(image, result, readout.fps, readout.latency_ms, number)
+        lost = f" {_lost(source)}" if source.skipped else ""
         if job.stop.is_set():
-            return f"Stopped; {job.name} is closed.{job.why}"
-        lost = f" {len(source.skipped)} of its frames could not be read." if source.skipped else ""
+            return f"Stopped; {job.name} is closed.{lost}{job.why}"
         return f"{source.shortfall or f'The end of {job.name}.'}{lost} It is closed."
 
     def _record(self, job: _Job, image: np.ndarray, result: FrameResult) -> None:
@@ -230,6 +232,12 @@ class LiveSession:
             if job.stop.is_set():
                 return
             yield frame, time_s, self.pipeline.clock()
+
+
+def _lost(source: Source) -> str:
+    if source.is_live:
+        return f"It was interrupted {len(source.skipped)} times; the last: {', '.join(source.skipped[-1])}."
+    return f"{len(source.skipped)} of its frames could not be read."
 
 
 class _Job:
