@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +53,7 @@ class Pipeline:
     ):
         self.action, self.emotion, self.finder = action, emotion, finder
         self.settings, self.clock = settings or LiveSettings(), clock
+        self._beside: ThreadPoolExecutor | None = None
         self.reset()
 
     @classmethod
@@ -79,6 +80,12 @@ class Pipeline:
         self._frame_index = 0
         self._tracker = FaceTracker(self.finder) if self.finder else None
         self._forget()
+
+    def close(self) -> None:
+        """Give its thread back; the next step would start another."""
+        if self._beside is not None:
+            self._beside.shutdown()
+            self._beside = None
 
     def _forget(self) -> None:
         """After a cut: no face and no action goes on; face numbers do."""
@@ -107,9 +114,12 @@ class Pipeline:
             if not self._step_is_due(frame, time_s, stages):
                 faces = self._step_faces(frame, time_s, stages)
             else:  # neither half needs the other: on two cores the frames with a time step take a third less time
-                with ThreadPoolExecutor(1, "live-action") as beside:
-                    action = beside.submit(self._step_action, frame, time_s, stages)
+                self._beside = self._beside or ThreadPoolExecutor(1, "live-action")
+                action = self._beside.submit(self._step_action, frame, time_s, stages)
+                try:
                     faces = self._step_faces(frame, time_s, stages)
+                finally:
+                    wait([action])  # the lock is for both
                 action.result()  # raises what was raised there
             latency_ms = (self.clock() - started) * 1e3 + waited_ms
             pose = self._pose if self.settings.skeleton else None

@@ -133,6 +133,7 @@ def run(
         frames = stack.enter_context(open_source(source))
         recorder = stack.enter_context(Recorder(output, csv_path, fps=frames.fps, source=source))
         pipeline = pipeline() if callable(pipeline) else pipeline
+        stack.callback(pipeline.close)
         pipeline.reset(is_live=frames.is_live)
         arriving = arriving_frames(frames, threading.Event(), pipeline.clock, stack=stack)
         bar = stack.enter_context(_progress_bar(frames, max_frames)) if progress else None

@@ -171,6 +171,7 @@ class LiveSession:
         self.stopping = job.stop  # jobs play one after the other
         readout = Readout()
         source = stack.enter_context(self._opener(job.source))
+        stack.callback(self.pipeline.close)
         self.pipeline.reset(is_live=source.is_live)
         job.name, job.fps, self.skipped = source.name, source.fps, source.skipped
         self._say(job, "running", f"Running: {job.name}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from live_tools import count_frames, room, scene, write_video
+from live_tools import count_frames, live_threads, room, scene, write_video
 
 from helpers import keras_files
 from helpers.action import classifier as action_classifier
@@ -161,6 +161,20 @@ class Clock:
     def __call__(self) -> float:
         self.read.set()
         return self.now_s
+
+
+def test_one_thread_serves_all_time_steps_and_is_given_back(models, face_clip):
+    pipeline, threads = Pipeline.load(*models), set()
+    for _ in range(2):
+        with open_source(face_clip) as video:
+            steps = [pipeline.step(*item) for item in video]
+            threads |= {thread.ident for thread in threading.enumerate() if thread.name.startswith("live-action")}
+        assert sum("encode" in step.stage_ms for step in steps) > 3
+    assert len(threads) == 1
+    pipeline.close()
+    assert live_threads() == []
+    assert pipeline.step(np.zeros((360, 640, 3), np.uint8), 9.0).frame_index > 0, "and goes on when it is asked again"
+    pipeline.close()
 
 
 def test_latency_counts_all_waiting():
