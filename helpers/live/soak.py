@@ -24,8 +24,10 @@ from helpers.live.recording import LONGEST_PAUSE_S
 from helpers.live.session import LiveSession
 from helpers.synthetic.samples import demo_clip
 
-# One sample; shown: frames that were answered since the last one, camera: frames that left it from the beginning.
-SAMPLE = ("minute", "memory_mb", "lag_ms", "lag_max_ms", "shown", "camera")
+# One sample; memory: of the process as the system sees it, heap: what of it is in use (the rest the allocator keeps for
+# later); shown: frames that were answered since the last sample, camera: frames that left it from the beginning.
+SAMPLE = ("minute", "memory_mb", "heap_mb", "lag_ms", "lag_max_ms", "shown", "camera")
+TRENDS = {"memory_mb": "MB", "heap_mb": "MB", "lag_ms": "ms"}
 FEWEST_SAMPLES = 10  # independent ones that an interval needs
 
 _CAMERA_FPS = 20.0  # FFmpeg takes MJPEG for 25 a second, so a recording of it need leave no frame out
@@ -154,8 +156,7 @@ def soak(minutes: float = 20.0, source: str | Path = "demo", every_s: float = 5.
         "every_s": every_s,
         "drop_every_s": drop_every_s,
         "samples": {name: [_round(value, 3) for value in column] for name, column in samples.items()},
-        "memory_mb": trend(counted["minute"], counted["memory_mb"]),
-        "lag_ms": trend(counted["minute"], counted["lag_ms"]),
+        **{name: trend(counted["minute"], counted[name]) for name in TRENDS},
         "connection": {"hung_up": camera.hung_up, "told": len(gaps), "last": " ".join(gaps[-1]) if gaps else ""},
         "recording": recording,
         "left_over": sorted(still_open) + [t.name for t in threading.enumerate() if t not in threads],
@@ -180,8 +181,9 @@ def _watch(panel: LivePanel, camera: FlakyCamera, minutes: float, every_s: float
             lags.append((time.monotonic() - camera.left_at(read_stamp(latest.image))) * 1e3)
             panel.record.value = True  # pressed once
         if now >= next_sample and lags and taken < len(samples):
-            memory = process.memory_info().rss / 2**20
-            samples[taken] = (now - begun) / 60, memory, np.median(lags), max(lags), number + 1 - told, camera.sent
+            memory, heap = process.memory_info().rss / 2**20, sum(psutil.heap_info()) / 2**20
+            lag = np.median(lags), max(lags)
+            samples[taken] = (now - begun) / 60, memory, heap, *lag, number + 1 - told, camera.sent
             taken, told, lags, next_sample = taken + 1, number + 1, [], now + every_s
         time.sleep(0.002)
     session.stop()
@@ -264,7 +266,7 @@ def describe_soak(measured: dict) -> str:
         f"both files {recording['megabytes']:.0f} MB",
         f"left over, threads and open files: {', '.join(measured['left_over']) or 'none'}",
     ]
-    for name, unit in (("memory_mb", "MB"), ("lag_ms", "ms")):
+    for name, unit in TRENDS.items():
         row = measured[name]
         lines.append(
             f"{name.split('_')[0]:<7} median {row['median']:.1f} {unit}, {row['first']:.1f} at first, "

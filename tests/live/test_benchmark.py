@@ -100,11 +100,14 @@ def test_a_soak_with_a_camera_that_hangs_up_loses_nothing(monkeypatch):
     assert recording["in_order"] and recording["damaged"] == 0
     assert recording["video_s"] == pytest.approx(recording["csv_s"], abs=0.2)
     samples = measured["samples"]
-    assert len(samples["minute"]) >= 5 and min(samples["memory_mb"]) > 50
+    assert len(samples["minute"]) >= 2 and min(samples["memory_mb"]) > 50
     assert all(0 < middle <= most for middle, most in zip(samples["lag_ms"], samples["lag_max_ms"], strict=True))
     assert 0 < sum(samples["shown"]) <= samples["camera"][-1]
     text = soak.describe_soak(measured)
-    assert "memory" in text and "lag" in text and f"hung up {connection['hung_up']} times" in text
+    assert (
+        all(f"\n{word} " in text for word in ("memory", "heap", "lag"))
+        and f"hung up {connection['hung_up']} times" in text
+    )
 
 
 def test_the_flaky_camera_begins_again_when_its_video_ends_and_hangs_up(tmp_path, monkeypatch):
