@@ -1,4 +1,5 @@
-"""Training on several devices and machines: data parallelism by Keras's distribution API on JAX.
+"""Training on several devices and machines: data parallelism by Keras's distribution API on JAX; on TensorFlow the GPUs
+of one machine, by `tf.distribute.MirroredStrategy`.
 
 The same command is started on every machine. Which machines there are is told by Keras's own environment variables
 KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID.
@@ -17,21 +18,37 @@ from helpers.errors import DataError
 def start_distribution() -> None:
     """Share every batch among all devices of all processes from now on; to be called before a model is built.
 
-    Without other processes and with a single device nothing happens. Raises DataError when there shall be several
-    processes and Keras does not run on JAX: its other backends cannot.
+    Without other processes and with a single device nothing happens. On JAX the result is that of one device. On
+    TensorFlow each device has its own batch statistics and dropout: losses are those of one device only without batch
+    normalisation and dropout. Raises DataError when there shall be several processes and Keras does not run on JAX: its
+    other backends cannot.
     """
-    several = int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)) > 1
-    if keras.backend.backend() != "jax":
-        if several:
-            raise DataError(
-                "KERAS_DISTRIBUTION_NUM_PROCESSES is set, and training on several machines needs JAX: "
-                "pip install -r requirements-distributed.txt, and set KERAS_BACKEND=jax"
-            )
-        return
+    several, backend = int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)) > 1, keras.backend.backend()
+    if several and backend != "jax":
+        raise DataError(
+            "KERAS_DISTRIBUTION_NUM_PROCESSES is set, and training on several machines needs JAX: "
+            "pip install -r requirements-distributed.txt, and set KERAS_BACKEND=jax"
+        )
     if several:
         keras.distribution.initialize()
-    if len(keras.distribution.list_devices()) > 1:
+    devices = keras.distribution.list_devices()
+    if len(devices) > 1 and backend == "jax":
         keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    elif len(devices) > 1 and backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(devices))
+
+
+def _devices() -> int:
+    """How many devices share every batch."""
+    if keras.distribution.distribution() is not None:
+        return len(keras.distribution.list_devices())
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def process() -> tuple[int, int]:
@@ -51,7 +68,7 @@ def own_folder(folder: Path) -> Path:
 
 def own_share(batches: keras.utils.PyDataset | tuple | None) -> keras.utils.PyDataset | tuple | None:
     """What this process feeds of `batches`; the batches themselves when nothing is distributed."""
-    if keras.distribution.distribution() is None or not isinstance(batches, keras.utils.PyDataset):
+    if _devices() == 1 or not isinstance(batches, keras.utils.PyDataset):
         return batches
     return _Share(batches)
 
@@ -66,7 +83,7 @@ class _Share(keras.utils.PyDataset):
         super().__init__()
         self._batches = batches
         self._number, self._processes = process()
-        self._devices = len(keras.distribution.list_devices())
+        self._devices = _devices()
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -1,4 +1,4 @@
-"""Training by two processes gives what one process gives."""
+"""Training by two processes, or by two devices of one, gives what one gives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ needs_jax = pytest.mark.skipif(
 )
 
 # A network with everything that could tell processes apart: dropout, batch normalisation, augmented batches, a last
-# batch that is smaller.
+# batch that is smaller. On TensorFlow without the first two, and with one batch an epoch: devices normalise each by
+# themselves there, and Keras draws the order of batches once more when they are shared.
 TRAIN = """
 import json, sys
 from pathlib import Path
@@ -31,6 +32,10 @@ from helpers.distributed import process, start_distribution
 from helpers.training import fit
 
 
+on_tensorflow = keras.backend.backend() == "tensorflow"
+size = 80 if on_tensorflow else 16
+
+
 class Batches(keras.utils.PyDataset):
     def __init__(self, samples):
         super().__init__()
@@ -39,10 +44,10 @@ class Batches(keras.utils.PyDataset):
         self.epoch = 0
 
     def __len__(self):
-        return -(-len(self.x) // 16)
+        return -(-len(self.x) // size)
 
     def __getitem__(self, index):
-        rows = slice(16 * index, 16 * index + 16)
+        rows = slice(size * index, size * index + size)
         return self.x[rows] * (1 + 0.1 * self.epoch), self.y[rows]
 
     def on_epoch_end(self):
@@ -52,20 +57,40 @@ class Batches(keras.utils.PyDataset):
 start_distribution()
 keras.utils.set_random_seed(0)
 layers = keras.layers
-network = keras.Sequential([keras.Input((12, 12, 1)), layers.SeparableConv2D(8, 3), layers.BatchNormalization()])
-for layer in (layers.ReLU(), layers.GlobalAveragePooling2D(), layers.Dropout(0.3), layers.Dense(3, "softmax")):
+network = keras.Sequential([keras.Input((12, 12, 1)), layers.SeparableConv2D(8, 3)])
+if not on_tensorflow:
+    network.add(layers.BatchNormalization())
+    network.add(layers.Dropout(0.3))
+for layer in (layers.ReLU(), layers.GlobalAveragePooling2D(), layers.Dense(3, "softmax")):
     network.add(layer)
 network.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
 history = fit(network, Batches(72), Batches(40), epochs=3, work=Path(sys.argv[1]), seed=1)
 weights = [float(np.abs(value).sum()) for value in network.get_weights()]
-print(json.dumps({"processes": process()[1], "history": history, "weights": weights}))
+devices = len(keras.distribution.list_devices())
+print(json.dumps({"processes": process()[1], "devices": devices, "history": history, "weights": weights}))
 """
 
 
-def start(work: Path, number: int = 0, processes: int = 1, address: str = "", code: str = TRAIN) -> subprocess.Popen:
+TWO_DEVICES = """
+import tensorflow as tf
+
+processor, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+
+
+def start(
+    work: Path,
+    number: int = 0,
+    processes: int = 1,
+    address: str = "",
+    *,
+    code: str = TRAIN,
+    backend: str = "jax",
+) -> subprocess.Popen:
     environment = {
         **os.environ,
-        "KERAS_BACKEND": "jax",
+        "KERAS_BACKEND": backend,
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
@@ -111,6 +136,17 @@ def test_two_processes_give_the_losses_and_weights_of_one(tmp_path):
         assert second["history"][name] == pytest.approx(alone["history"][name], abs=1e-4), name
     assert first["weights"] == pytest.approx(second["weights"], rel=1e-6)
     assert first["weights"] == pytest.approx(alone["weights"], rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.training
+def test_two_devices_on_tensorflow_give_the_losses_and_weights_of_one(tmp_path):
+    one = answer(start(tmp_path / "one", backend="tensorflow"))
+    two = answer(start(tmp_path / "two", code=TWO_DEVICES + TRAIN, backend="tensorflow"))
+    assert (one["devices"], two["devices"]) == (1, 2)
+    assert len(one["history"]["loss"]) == 3 and one["history"]["loss"][2] != one["history"]["loss"][0]
+    for name in ("loss", "val_loss", "accuracy", "val_accuracy"):
+        assert two["history"][name] == pytest.approx(one["history"][name], abs=1e-4), name
+    assert two["weights"] == pytest.approx(one["weights"], rel=1e-4, abs=1e-4)
 
 
 EXPORT = """
