@@ -49,8 +49,9 @@ def read_frames(path: Path | str, damaged: list[int] | None = None) -> Iterator[
     """Frames of a video file as (uint8 BGR (H, W, 3), time in seconds from the first frame).
 
     The header's frame count is not believed: frames are read until none comes. damaged: gets the number (from 0) of
-    every frame that cannot be decoded and is left out. Raises VideoError as `open_video` does, and when the file gives
-    no frame.
+    every frame that cannot be decoded and is left out; but damage in the last frames looks like the end. Counting does
+    not tell it, since whole files, too, hold packets without a frame (UT-Interaction's videos two or three each).
+    Raises VideoError as `open_video` does, and when the file gives no frame.
     """
     capture = open_video(path)
     try:
