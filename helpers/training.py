@@ -22,6 +22,7 @@ import pandas
 
 from helpers.data.cache import cache_folder
 from helpers.data.files import whole_file
+from helpers.data.outputs import OutputFile
 from helpers.data.paths import ARTIFACTS
 from helpers.distributed import own_folder, own_share
 from helpers.errors import DataError
@@ -72,8 +73,8 @@ def fit_or_load(
 
     "cached" raises DataError when nothing is committed or when `config` is not what the committed run was trained
     with: a stale result is never shown. "full" continues an interrupted training and keeps a finished one whose
-    configuration is the same; delete its folder (or the study's row) to train it again. "smoke" trains for
-    `epochs_in_smoke` epochs in a temporary folder.
+    configuration is the same; delete its folder (or the study's row) to train it again. While another process trains
+    the same, it raises DataError. "smoke" trains for `epochs_in_smoke` epochs in a temporary folder.
     """
     config = json.loads(json.dumps(config))
     place = ARTIFACTS / name if row is None else ARTIFACTS / f"{name}.json"
@@ -83,7 +84,9 @@ def fit_or_load(
     if profile() == "full" and not _finished(place, row, config):
         key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
         slug = "-".join(re.findall(r"[\w.]+", f"{name} {row or ''}"))
-        _keep(place, row, work := cache_folder("training") / f"{slug}-{key}", _train(config, train, work))
+        work = cache_folder("training") / f"{slug}-{key}"
+        with OutputFile(f"{work}.lock"):  # two trainings that write into one folder garble its log
+            _keep(place, row, work, _train(config, train, work))
     run = load_run(place, row)
     _check_config(place, run.config, config)
     print(

@@ -372,6 +372,20 @@ def test_an_interrupted_full_training_leaves_no_artifact_and_finds_its_files_aga
     assert found == ["epoch1"]
 
 
+def test_two_processes_never_train_into_one_folder(folders, monkeypatch):
+    monkeypatch.setenv("HAR_PROFILE", "full")
+    inner = Trainer()
+
+    def train(config, folder):
+        with pytest.raises(DataError, match=r"a-\w+\.lock: another run is writing"):
+            training.fit_or_load("a", CONFIG, inner)
+        return {"loss": [1.0]}
+
+    training.fit_or_load("a", CONFIG, train)
+    assert not inner.calls
+    assert not list((folders / ".cache/training").glob("*.lock*")), "the lock goes with the training"
+
+
 def test_cached_without_a_run_says_how_to_get_one(folders, monkeypatch):
     monkeypatch.setenv("HAR_PROFILE", "cached")
     with pytest.raises(DataError, match=r"nothing.history\.json: no such run.*HAR_PROFILE=full.*make retrain"):
