@@ -90,7 +90,7 @@ class LivePanel(widgets.VBox):
     def _repr_mimebundle_(self, **options):
         """With an image for those who show no widgets (GitHub) or none of a kernel that is gone."""
         bundle = super()._repr_mimebundle_(**options)
-        return {**bundle, "image/png": _to_png(_empty_image("Live panel: run this cell"))}
+        return {**bundle, "image/png": _to_png(_empty_image("Live panel: run this cell")[180:300])}
 
     def close(self) -> None:
         """Stop, give the camera back, take the panel off the page; safe to call again."""

@@ -161,7 +161,7 @@ def test_viewers_that_show_no_widgets_get_an_image(panel):
     bundle = panel._repr_mimebundle_()
     assert bundle["text/plain"] == "LivePanel()" and "application/vnd.jupyter.widget-view+json" in bundle
     image = cv2.imdecode(np.frombuffer(bundle["image/png"], np.uint8), cv2.IMREAD_COLOR)
-    assert image.shape == (480, 640, 3) and len(bundle["image/png"]) < 20_000
+    assert image.shape == (120, 640, 3) and len(bundle["image/png"]) < 20_000
 
 
 def test_bars_are_safe_and_complete():
