@@ -1,6 +1,6 @@
-"""Training on several devices and machines: data parallelism by Keras's distribution API on JAX; on TensorFlow the GPUs
-of one machine, by `tf.distribute.MirroredStrategy`.
+"""Training on several devices and machines, each batch shared among all of them.
 
+On JAX by Keras's distribution API, on TensorFlow on the GPUs of one machine by `tf.distribute.MirroredStrategy`.
 The same command is started on every machine. Which machines there are is told by Keras's own environment variables
 KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID.
 """
