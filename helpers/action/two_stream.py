@@ -7,7 +7,7 @@ that one of them can answer where the other sees nothing. The last output is "no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,24 +16,25 @@ import numpy as np
 from keras import layers
 from scipy.special import softmax
 
-from helpers.action import features as features_module
-from helpers.action.classifier import save_action
+from helpers.action.classifier import DEFAULT_ACTION, save_action
 from helpers.action.clips import NONE, PERSON_FLOW, ClipSpec
+from helpers.action.encoder import EncoderRecipe, train_encoder
 from helpers.action.joints import ROW, WIDTH, augment_joints, join_rows, joint_vectors
-from helpers.action.model import join_action_model
+from helpers.action.model import build_backbone, join_action_model, split_action_model
 from helpers.action.person import NO_AUGMENTATION, CameraAugmentation, live_memory, person_steps
 from helpers.action.pose import open_estimator
+from helpers.action.rejection import LiveAnswers, fit_threshold
 from helpers.data.cache import cached_array, content_key, weights_key
-from helpers.data.folders import Sample, list_samples
+from helpers.data.folders import Sample, Skipped, list_samples
 from helpers.data.paths import data_root, find_dataset
 from helpers.data.splits import leave_groups_out
 from helpers.data.videos import read_frames
 from helpers.errors import DataError
+from helpers.keras_files import load_keras
 from helpers.predictions import Predictions
 from helpers.runtime import KerasFunction
-from helpers.smoothing import HysteresisSmoother, Smoothing
 from helpers.synthetic.samples import cached_action_samples
-from helpers.synthetic.scenes import ALONE
+from helpers.synthetic.scenes import ALONE, IDLE
 from helpers.training import capped_class_weights, fit, make_optimizer, profile
 
 SYNTHETIC_LABELS = {
@@ -44,21 +45,25 @@ SYNTHETIC_LABELS = {
     "slow_down": NONE,
     "stop": NONE,
 }
-LEAD_IN = {"w": 0.2}  # share of standing still at the beginning, by the first letter of the group: see data/README.md
+LEAD_IN = 0.2  # share of standing still at the beginning of the clips of some groups, see `ActionClips`
+HELD_OUT = range(2000, 2024)  # synthetic people for the threshold, never trained on
 PERSON_CLIP = ClipSpec(channels=PERSON_FLOW)
 
 
 @dataclass(frozen=True)
 class TwoStreamRecipe:
-    """Everything that decides how the deployed action network is trained.
+    """Everything that decides how an action network is trained.
 
-    datasets: their actions are the labels; folders named "none" train rejection. copies: of each real video, the first
-    un-augmented. least, most: a rare class of a data set is shown so many times an epoch, each video at most so often.
-    none_weight: of a clip that shows no action. joined: share of the windows that begin with the end of another video.
+    datasets: their actions are the labels; folders named "none" train rejection. encoder: how MobileNetV2 is trained
+    before; None for the deployed model's. pose: whether joints are looked for; without, the image follows what moves.
+    copies: of each real video, the first un-augmented. least, most: a rare class of a data set is shown so many times
+    an epoch, each video at most so often. none_weight: of a clip that shows no action. joined: share of the windows
+    that begin with the end of another video.
     """
 
     datasets: tuple[str, ...] = ("everyday", "webcam")
-    encoder: str = "everyday"
+    encoder: EncoderRecipe | None = None
+    pose: bool = True
     copies: int = 2
     synthetic_people: int = 48
     optimizer: str = "adamw"
@@ -84,7 +89,11 @@ class TwoStreamRecipe:
     @classmethod
     def from_dict(cls, values: dict) -> TwoStreamRecipe:
         """The recipe that `as_dict` recorded."""
-        return cls(**{**values, "datasets": tuple(values["datasets"]), "clip": ClipSpec(**values["clip"])})
+        encoder = values["encoder"] and EncoderRecipe(
+            **{**values["encoder"], "clip": ClipSpec(**values["encoder"]["clip"])}
+        )
+        clip, datasets = ClipSpec(**values["clip"]), tuple(values["datasets"])
+        return cls(**{**values, "datasets": datasets, "encoder": encoder, "clip": clip})
 
 
 # ------------------------------------------------------------------------------------------------------ features
@@ -108,22 +117,39 @@ class ClipFeatures:
 
 
 def clip_features(
-    samples: list[Sample], recipe: TwoStreamRecipe, encoder: keras.Model, copies: int
-) -> list[list[ClipFeatures]]:
-    """Per video its copies. Cached on disk by the video's content, the augmentation and the encoder's weights."""
-    key, encode, estimator = weights_key(encoder), KerasFunction(encoder), open_estimator()
+    samples: Iterable[Sample],
+    recipe: TwoStreamRecipe,
+    encoder: keras.Model,
+    copies: int,
+    *,
+    skipped: list[Skipped] | None = None,
+) -> tuple[list[Sample], list[list[ClipFeatures]]]:
+    """The videos that could be read, and of each its copies. Cached on disk by the video's content, the augmentation
+    and the encoder's weights.
+
+    A video that cannot be read is appended to `skipped`; without that list its DataError is raised.
+    """
+    key, encode, estimator = weights_key(encoder), KerasFunction(encoder), open_estimator() if recipe.pose else None
     key = key if estimator else f"{key}, no pose"
-    features = []
+    step = replace(recipe.clip, length=16, window_s=16 * recipe.clip.step_s)  # windows of any length share their steps
+    used, features = [], []
     for sample in samples:
         content = content_key([sample])
         rng = np.random.default_rng([recipe.seed, int(content[:8], 16)])
         changes = [NO_AUGMENTATION, *(CameraAugmentation.draw(rng) for _ in range(copies - 1))]
-        arrays = [
-            _person_features(content, recipe.clip, change, key, path=sample.path, encode=encode, estimator=estimator)
-            for change in changes
-        ]
+        try:
+            arrays = [
+                _person_features(content, step, change, key, path=sample.path, encode=encode, estimator=estimator)
+                for change in changes
+            ]
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(Skipped(sample.path, str(error)))
+            continue
+        used.append(sample)
         features.append([ClipFeatures(array[:, :-ROW], array[:, -ROW:]) for array in arrays])
-    return features
+    return used, features
 
 
 @cached_array(ignore=("path", "encode", "estimator"))
@@ -185,33 +211,39 @@ def stream_logs(head: keras.Model) -> keras.Model:
 class ActionClips:
     """What the head is trained on: real videos and synthetic ones, as features.
 
-    labels: the actions; `targets` number them, `len(labels)` stands for none of them.
+    labels: the actions; `targets` number them, `len(labels)` stands for none of them. encoder: gave the features, of
+    the real videos, then of the synthetic ones. lead_in: groups whose clips of an action begin with standing still, for
+    a share `LEAD_IN`. missing: data sets that were not there.
     """
 
     labels: tuple[str, ...]
     real: list[Sample]
     synthetic: list[Sample]
-    features: list[list[ClipFeatures]]  # of the real videos, then of the synthetic ones
-    missing: tuple[str, ...] = ()  # data sets that were not there
+    features: list[list[ClipFeatures]]
+    encoder: keras.Model | None = None
+    lead_in: frozenset[str] = frozenset()
+    missing: tuple[str, ...] = ()
 
     @property
     def targets(self) -> np.ndarray:
         """int (videos,)."""
         known = {label: number for number, label in enumerate(self.labels)}
-        names = (SYNTHETIC_LABELS.get(sample.label, sample.label) for sample in (*self.real, *self.synthetic))
-        return np.array([known.get(name, len(self.labels)) for name in names])
+        names = [sample.label for sample in (*self.real, *self.synthetic)]
+        return np.array([known.get(name, known.get(SYNTHETIC_LABELS.get(name), len(known))) for name in names])
 
 
-def _load_action_clips(recipe: TwoStreamRecipe) -> ActionClips:
+def load_action_clips(recipe: TwoStreamRecipe, encoder: keras.Model) -> ActionClips:
     """All videos of the recipe as features; says which data sets are missing. Raises DataError when all are.
 
     In the smoke profile two synthetic people stand in for everything.
     """
     if profile() == "smoke":
         actions = ("wave_one_hand", "raise_hand", "idle")
-        real, synthetic = synthetic_people(range(2), actions), synthetic_people(range(1000, 1002), actions)
-        real = [replace(sample, label=SYNTHETIC_LABELS.get(sample.label, sample.label)) for sample in real]
-        return _as_features(recipe, real, synthetic, copies=1)
+        real = [
+            replace(sample, label=SYNTHETIC_LABELS.get(sample.label, sample.label))
+            for sample in synthetic_people(range(2), actions)
+        ]
+        return read_clips(real, replace(recipe, copies=1), encoder, people=range(1000, 1002))
     found = {name: find_dataset(name) for name in recipe.datasets}
     missing = tuple(name for name, path in found.items() if path is None)
     if len(missing) == len(found):
@@ -219,26 +251,51 @@ def _load_action_clips(recipe: TwoStreamRecipe) -> ActionClips:
     for name in missing:
         print(f"left out: data set {name!r} is not in {data_root()}; data/README.md says how to get it")
     real = [sample for path in found.values() if path for sample in list_samples(path)]
-    synthetic = synthetic_people(range(recipe.synthetic_people))
-    return _as_features(recipe, real, synthetic, copies=recipe.copies, missing=missing)
+    clips = read_clips(real, recipe, encoder, people=range(recipe.synthetic_people))
+    still = {sample.group for sample in real if sample.group.startswith("w0")}  # of `webcam`, see data/README.md
+    return replace(clips, lead_in=frozenset(still), missing=missing)
 
 
-def _as_features(
-    recipe: TwoStreamRecipe, real: list[Sample], synthetic: list[Sample], *, copies: int, missing: tuple[str, ...] = ()
+def read_clips(
+    real: list[Sample],
+    recipe: TwoStreamRecipe,
+    encoder: keras.Model,
+    *,
+    people: range,
+    skipped: list[Skipped] | None = None,
+    progress: Callable = iter,
 ) -> ActionClips:
-    encoder = load_encoder(recipe)
-    labels = tuple(sorted({sample.label for sample in real} - {NONE}))
-    synthetic = [s for s in synthetic if SYNTHETIC_LABELS.get(s.label, s.label) in (*labels, NONE)]
-    features = clip_features(real, recipe, encoder, copies) + clip_features(synthetic, recipe, encoder, 1)
-    return ActionClips(labels, real, synthetic, features, missing)
+    """Real videos, and synthetic people who do the same actions or none of them, as features.
 
-
-def load_encoder(recipe: TwoStreamRecipe) -> keras.Model:
-    """MobileNetV2 fine-tuned on the flow of synthetic people; random in the smoke profile.
-
-    It stays frozen: the real videos are too few to train it without learning their rooms by heart.
+    skipped: see `clip_features`. progress: wraps the samples, as tqdm does.
     """
-    return features_module.load_encoder(recipe.encoder, recipe.clip.size)
+    real, features = clip_features(progress(real), recipe, encoder, recipe.copies, skipped=skipped)
+    labels = tuple(sorted({sample.label for sample in real} - {NONE}))
+    shown = synthetic_people(people, synthetic_actions(labels)) if people else []
+    synthetic, more = clip_features(progress(shown), recipe, encoder, 1)
+    return ActionClips(labels, real, synthetic, features + more, encoder)
+
+
+def synthetic_actions(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """What synthetic people do for a network with these labels: the same actions, and what is none of them.
+
+    A gesture (beckoning, a stop sign) could be what a name that the generator does not know means; then those who are
+    to be none of the actions stand still or fidget.
+    """
+    foreign = set(labels) - set(ALONE)
+    none = {IDLE, "fidget"} if foreign else {name for name, label in SYNTHETIC_LABELS.items() if label == NONE}
+    same = {name for name in ALONE if name in labels or SYNTHETIC_LABELS.get(name) in labels}
+    return tuple(sorted(same | none))
+
+
+def shipped_encoder() -> keras.Model:
+    """MobileNetV2 of the deployed model, fine-tuned on the flow of synthetic people; random in the smoke profile.
+
+    It stays frozen: real videos are too few to train it without learning their rooms by heart.
+    """
+    if profile() == "smoke":
+        return build_backbone(PERSON_CLIP.size, None)
+    return split_action_model(load_keras(DEFAULT_ACTION / "action_model.h5"))[0]
 
 
 class TwoStreamBatches(keras.utils.PyDataset):
@@ -285,7 +342,7 @@ class TwoStreamBatches(keras.utils.PyDataset):
         copies, target, length = self.clips.features[number], self.targets[number], self.recipe.clip.length
         features = copies[rng.integers(len(copies))]
         steps, none = len(features.motion), len(self.clips.labels)
-        share = LEAD_IN.get(self._group(number)[:1], 0.0) if target != none else 0.0
+        share = LEAD_IN if target != none and self._begins_still(number) else 0.0
         if share and rng.random() < 0.06:  # before the action begins
             return *features.window(0, max(4, int(share * steps)), length), none
         shown = length if rng.random() < 0.6 else int(rng.integers(length // 2 - 1, length + 1))
@@ -305,9 +362,8 @@ class TwoStreamBatches(keras.utils.PyDataset):
         motion, joints = other.window(max(0, len(other.motion) - steps), steps)
         return np.concatenate([motion, now[0]]), join_rows(joints, now[1])
 
-    def _group(self, number: int) -> str:
-        real = self.clips.real
-        return real[number].group.replace("weizmann", "") if number < len(real) else ""
+    def _begins_still(self, number: int) -> bool:
+        return number < len(self.clips.real) and self.clips.real[number].group in self.clips.lead_in
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -330,7 +386,7 @@ def _fused_accuracy(targets, logs):
     return keras.metrics.categorical_accuracy(targets, keras.ops.sum(logs, axis=1))
 
 
-def _train_head(
+def train_head(
     clips: ActionClips, chosen: np.ndarray, recipe: TwoStreamRecipe, *, work: Path, held_out: np.ndarray | None = None
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Train a head on the videos with these numbers, for a fixed number of epochs; (head, history).
@@ -382,93 +438,18 @@ def _as_input(pairs) -> tuple[np.ndarray, np.ndarray]:
     return motion.astype(np.float32), joint_vectors(joints)
 
 
-def cross_validate(
-    clips: ActionClips, recipe: TwoStreamRecipe, work: Path
-) -> tuple[dict[str, np.ndarray], list[np.ndarray], dict[str, list[float]]]:
-    """Score each real video once by a head that never saw its group.
-
-    Returns float32 (videos, outputs) of "fusion", "motion" and "joints", the mean over a video's windows; per video
-    float32 (k, outputs) as the live system would have answered after each step; and the mean history, `seconds` summed.
-    """
-    place = {sample.path: number for number, sample in enumerate(clips.real)}
-    outputs, length = len(clips.labels) + 1, recipe.clip.length
-    answers = {name: np.zeros((len(clips.real), outputs), np.float32) for name in ("fusion", "motion", "joints")}
-    live: list[np.ndarray] = [np.zeros((0, outputs), np.float32)] * len(clips.real)
-    histories, synthetic = [], np.arange(len(clips.real), len(clips.features))
-    folds = min(recipe.folds, len({sample.group for sample in clips.real}))
-    for fold, (train, test) in enumerate(leave_groups_out(clips.real, folds, recipe.seed)):
-        inside, outside = (np.array([place[sample.path] for sample in part]) for part in (train, test))
-        chosen = np.concatenate([inside, synthetic])
-        head, history = _train_head(clips, chosen, recipe, work=work / str(fold), held_out=outside)
-        streams = stream_logs(head)
-        for number in outside:
-            features = clips.features[number][0]
-            logs = streams.predict_on_batch(whole_windows(features, length))
-            for name, part in (("fusion", logs.mean(axis=1)), ("motion", logs[:, 0]), ("joints", logs[:, 1])):
-                answers[name][number] = softmax(part, axis=-1).mean(axis=0)
-            live[number] = softmax(streams.predict_on_batch(live_windows(features, recipe.clip)).mean(axis=1), axis=-1)
-        histories.append(history)
-    mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
-    return answers, live, {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
-
-
-def shown_answers(live: np.ndarray, threshold: float, step_s: float = PERSON_CLIP.step_s) -> list[int | None]:
-    """What the live system would have shown after each step: number of the label, or None.
-
-    live: float32 (k, outputs) of one video, the last output "none of these", see `cross_validate`.
-    """
-    answer, shown = HysteresisSmoother(), []
-    for number, row in enumerate(live):
-        answer.update(row[:-1], number * step_s, threshold, Smoothing())
-        shown.append(answer.index)
-    return shown
-
-
-def fit_threshold(live: Sequence[np.ndarray], allowed: float = 0.05) -> float:
-    """The smallest threshold, in hundredths, at which at most this share of `live` gets any answer.
-
-    live: of videos that show none of the actions, see `cross_validate`.
-    """
-    for threshold in np.arange(20, 96) / 100:
-        if np.mean([any(index is not None for index in shown_answers(rows, threshold)) for rows in live]) <= allowed:
-            return float(threshold)
-    return 0.95
-
-
-def measure_live(
-    live: Sequence[np.ndarray], targets: np.ndarray, threshold: float, *, step_s: float = PERSON_CLIP.step_s
-) -> dict[str, float]:
-    """How the live system would have done. targets: int (videos,), the last output's number for none.
-
-    answered: share of the action videos with any answer; right: of these, with the longest-shown one right;
-    false_alarms: share of the videos of none with any answer; latency_s: median time to the first right answer.
-    """
-    answered, right, alarms, latency = [], [], [], []
-    for rows, target in zip(live, targets, strict=True):
-        shown = shown_answers(rows, threshold, step_s)
-        named = [index for index in shown if index is not None]
-        if target == rows.shape[-1] - 1:
-            alarms.append(bool(named))
-            continue
-        answered.append(bool(named))
-        if named:
-            right.append(Counter(named).most_common(1)[0][0] == target)
-        if target in shown:
-            latency.append((shown.index(target) + PERSON_CLIP.length // 2) * step_s)
-    shares = {"answered": answered, "right": right, "false_alarms": alarms}
-    return {name: float(np.mean(values)) if values else float("nan") for name, values in shares.items()} | {
-        "latency_s": float(np.median(latency)) if latency else float("nan"),
-        "actions": len(answered),
-        "negatives": len(alarms),
-    }
+def live_answers(rows: np.ndarray, spec: ClipSpec) -> LiveAnswers:
+    """What the live system gives after each step of a video. rows: float (k, outputs), "none of these" last."""
+    return LiveAnswers(rows[:, :-1], (spec.length // 2 + np.arange(len(rows))) * spec.step_s)
 
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """What each real video got from a head that never saw its group: `crossval.npz` of `train_two_streams`.
+    """What each real video got from a head that never saw its group.
 
     files, labels, groups: of N videos, "none" among the labels. classes: the outputs, "none" last. answers: by stream
-    ("motion", "joints", "fusion") float32 (N, outputs). live: per video float (k, outputs), see `cross_validate`.
+    ("motion", "joints", "fusion") float32 (N, outputs), the mean over a video's windows. rows: per video float
+    (k, outputs), after each step as the live system.
     """
 
     files: tuple[str, ...]
@@ -476,27 +457,42 @@ class CrossValidation:
     groups: tuple[str, ...]
     classes: tuple[str, ...]
     answers: dict[str, np.ndarray]
-    live: list[np.ndarray]
+    rows: list[np.ndarray]
+    spec: ClipSpec = PERSON_CLIP
+
+    def save(self, folder: Path) -> None:
+        """Write crossval.npz."""
+        names = {name: getattr(self, name) for name in ("files", "labels", "groups", "classes")}
+        live = np.concatenate(self.rows).astype(np.float16)
+        np.savez_compressed(
+            folder / "crossval.npz", **names, live=live, steps=[len(rows) for rows in self.rows], **self.answers
+        )
 
     @classmethod
     def load(cls, folder: Path) -> CrossValidation:
         with np.load(folder / "crossval.npz") as stored:
             names = (tuple(stored[name].tolist()) for name in ("files", "labels", "groups", "classes"))
             answers = {name: stored[name] for name in ("motion", "joints", "fusion")}
-            live = np.split(stored["live"].astype(np.float32), np.cumsum(stored["steps"])[:-1])
-            return cls(*names, answers, live)
+            rows = np.split(stored["live"].astype(np.float32), np.cumsum(stored["steps"])[:-1])
+            return cls(*names, answers, rows)
 
     @property
     def targets(self) -> np.ndarray:
         """int (N,): numbers of the labels among the classes."""
         return np.array([self.classes.index(label) for label in self.labels])
 
+    @property
+    def live(self) -> list[LiveAnswers]:
+        """Of each video."""
+        return [live_answers(rows, self.spec) for rows in self.rows]
+
     def of(self, *prefixes: str) -> np.ndarray:
         """int (n,): numbers of the videos whose group begins so."""
         return np.array([k for k, group in enumerate(self.groups) if group.startswith(prefixes)])
 
-    def predictions(self, chosen: np.ndarray, stream: str = "fusion") -> Predictions:
-        """The arg-max over actions of the chosen videos, those of none left out."""
+    def predictions(self, chosen: Iterable[int] | None = None, stream: str = "fusion") -> Predictions:
+        """The answers to the chosen videos (default: all) among the actions, those of none left out."""
+        chosen = range(len(self.files)) if chosen is None else chosen
         chosen = [k for k in chosen if self.labels[k] != NONE]
         rows = self.answers[stream][chosen][:, :-1].astype(float)
         return Predictions(
@@ -508,30 +504,85 @@ class CrossValidation:
         )
 
 
+def cross_validate(
+    clips: ActionClips,
+    recipe: TwoStreamRecipe,
+    work: Path,
+    folds: Iterable[tuple[list[Sample], list[Sample]]] | None = None,
+    tune: Callable[[int, np.ndarray], ActionClips] | None = None,
+) -> tuple[CrossValidation, dict[str, list[float]]]:
+    """Score each real video once by a head that never saw its group; and the mean history, `seconds` summed.
+
+    folds: pairs (train, test); by default the recipe's number, by group. tune: called as tune(fold, numbers of the
+    videos to learn from), gives the same clips through an encoder that learned from these; by default all folds share
+    `clips`.
+    """
+    place = {sample.path: number for number, sample in enumerate(clips.real)}
+    outputs, length = len(clips.labels) + 1, recipe.clip.length
+    answers = {name: np.zeros((len(clips.real), outputs), np.float32) for name in ("fusion", "motion", "joints")}
+    live: list[np.ndarray] = [np.zeros((0, outputs), np.float32)] * len(clips.real)
+    histories, synthetic = [], np.arange(len(clips.real), len(clips.features))
+    if folds is None:
+        count = min(recipe.folds, len({sample.group for sample in clips.real}))
+        folds = leave_groups_out(clips.real, count, recipe.seed)
+    for fold, (train, test) in enumerate(folds):
+        inside, outside = (np.array([place[sample.path] for sample in part]) for part in (train, test))
+        chosen = np.concatenate([inside, synthetic])
+        seen = tune(fold, chosen) if tune else clips
+        head, history = train_head(seen, chosen, recipe, work=work / str(fold), held_out=outside)
+        streams = stream_logs(head)
+        for number in outside:
+            features = seen.features[number][0]
+            logs = streams.predict_on_batch(whole_windows(features, length))
+            for name, part in (("fusion", logs.mean(axis=1)), ("motion", logs[:, 0]), ("joints", logs[:, 1])):
+                answers[name][number] = softmax(part, axis=-1).mean(axis=0)
+            live[number] = softmax(streams.predict_on_batch(live_windows(features, recipe.clip)).mean(axis=1), axis=-1)
+        histories.append(history)
+    mean = {key: np.mean([history[key] for history in histories], axis=0).tolist() for key in histories[0]}
+    names = [f"{sample.label}/{sample.path.name}" for sample in clips.real]
+    labels, groups = ([getattr(sample, name) for sample in clips.real] for name in ("label", "group"))
+    scored = CrossValidation(
+        tuple(names), tuple(labels), tuple(groups), (*clips.labels, NONE), answers, live, recipe.clip
+    )
+    return scored, {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
+
+
+def choose_threshold(scored: CrossValidation, head: keras.Model, clips: ActionClips, recipe: TwoStreamRecipe) -> float:
+    """The smallest threshold at which at most 5 % of the held-out real videos of none, where there are any, and at most
+    5 % of synthetic people who do none of the actions get any answer.
+
+    scored: the answers to the first, by heads that never saw their group. head: answers to the others, the people
+    `HELD_OUT`, whom it never saw.
+    """
+    none = [video for video, label in zip(scored.live, scored.labels, strict=True) if label == NONE]
+    actions = [name for name in synthetic_actions(clips.labels) if SYNTHETIC_LABELS.get(name) == NONE]
+    actions = tuple(name for name in actions if name not in clips.labels)
+    people = HELD_OUT[:1] if profile() == "smoke" else HELD_OUT
+    _, features = clip_features(synthetic_people(people, actions), recipe, clips.encoder, 1)
+    windows = (live_windows(copies[0], recipe.clip) for copies in features)
+    drawn = [live_answers(head.predict_on_batch(window), recipe.clip) for window in windows]
+    return max(fit_threshold(videos) for videos in (none, drawn) if videos)
+
+
 def train_two_streams(config: dict, work: Path) -> dict[str, list[float]]:
     """The deployed model, from data sets to files: cross-validation, threshold, then a head on all videos.
 
-    For `fit_or_load`: writes the model (see `save_action`) and `crossval.npz` with what each video got from a head that
-    never saw its group; returns the history of the cross-validation, and what was measured under "result".
+    For `fit_or_load`: writes the model (see `save_action`) and what the cross-validation gave (`CrossValidation.save`);
+    returns its history, and what was measured under "result".
     """
-    recipe = TwoStreamRecipe.from_dict(config)
-    clips = _load_action_clips(recipe)
-    answers, live, history = cross_validate(clips, recipe, work / "work" / "folds")
-    none, targets = len(clips.labels), clips.targets[: len(clips.real)]
-    threshold = fit_threshold([rows for rows, target in zip(live, targets, strict=True) if target == none])
-    np.savez_compressed(
-        work / "crossval.npz",
-        files=[f"{sample.label}/{sample.path.name}" for sample in clips.real],
-        labels=[sample.label for sample in clips.real],
-        groups=[sample.group for sample in clips.real],
-        classes=[*clips.labels, NONE],
-        live=np.concatenate(live).astype(np.float16),
-        steps=[len(rows) for rows in live],
-        **answers,
-    )
-    head, _ = _train_head(clips, np.arange(len(clips.features)), recipe, work=work / "work" / "all")
-    save_action(
-        work, join_action_model(load_encoder(recipe), head), clips.labels, spec=recipe.clip, threshold=threshold
-    )
+    recipe, before = TwoStreamRecipe.from_dict(config), {}
+    if recipe.encoder is None:
+        encoder = shipped_encoder()
+    else:
+        tuned = replace(recipe.encoder, epochs=min(recipe.epochs, recipe.encoder.epochs))
+        encoder, before = train_encoder(tuned, work / "work" / "encoder")
+    clips = load_action_clips(recipe, encoder)
+    scored, history = cross_validate(clips, recipe, work / "work" / "folds")
+    scored.save(work)
+    head, _ = train_head(clips, np.arange(len(clips.features)), recipe, work=work / "work" / "all")
+    threshold = choose_threshold(scored, head, clips, recipe)
+    save_action(work, join_action_model(encoder, head), clips.labels, spec=recipe.clip, threshold=threshold)
+    history |= {f"encoder_{name}": before[name] for name in ("loss", "accuracy") if name in before}
+    history["seconds"] += before.get("seconds", [])
     history["result"] = {"threshold": threshold, "left_out": list(clips.missing), "real": len(clips.real)}
     return history

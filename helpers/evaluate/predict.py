@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from helpers.action.classifier import ActionClassifier
 from helpers.action.clips import NONE, mean_over_windows, windows
+from helpers.action.rejection import LiveAnswers, Rejection, measure_rejection
 from helpers.data.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
 from helpers.data.jobs import map_files
@@ -21,31 +22,8 @@ from helpers.emotion.classifier import EmotionClassifier
 from helpers.emotion.faces import FaceFinder, crop_samples
 from helpers.errors import DataError
 from helpers.predictions import Predictions
-from helpers.smoothing import HysteresisSmoother, Smoothing
 
 _BATCH = 256  # faces: few megabytes, and no faster when larger
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """What the live system would show for whole clips, with the model's own threshold.
-
-    answered: share of the action clips that get an answer at any time. right: share of these whose longest-shown answer
-    is right. false_alarms: share of the `negatives` clips without an action that get any answer. A share of no clip at
-    all is not a number.
-    """
-
-    answered: float
-    right: float
-    false_alarms: float
-    negatives: int
-
-    def line(self) -> str:
-        """The line a machine can read: `answered=0.78 right=0.91 false_alarms=0.06 negatives=132`."""
-        return (
-            f"answered={self.answered:.2f} right={self.right:.2f} "
-            f"false_alarms={self.false_alarms:.2f} negatives={self.negatives}"
-        )
 
 
 @dataclass(frozen=True)
@@ -80,16 +58,19 @@ def evaluate_action(
     incomplete = [Skipped(sample.path, clip.incomplete) for sample, clip in scored if clip.incomplete]
     known = [(sample, clip.row) for sample, clip in scored if sample.label != NONE]
     predictions = Predictions.from_samples([sample for sample, _ in known], labels, [row for _, row in known])
-    rejection = _rejection([(sample.label, clip.shown) for sample, clip in scored]) if reject else None
+    rejection = None
+    if reject:
+        targets = [(*labels, NONE).index(sample.label) for sample, _ in scored]
+        rejection = measure_rejection([clip.live for _, clip in scored], targets, scorer.classifier.threshold)
     return Evaluation(replace(predictions, groups=()), skipped, incomplete, rejection)
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """Probabilities of a clip, the action that the live system would show longest, and what of it is missing."""
+    """Probabilities of a clip, those that the live system would compute step by step, and what of it is missing."""
 
     row: np.ndarray
-    shown: str | None
+    live: LiveAnswers | None
     incomplete: str
 
 
@@ -111,7 +92,7 @@ class _ClipScorer:
             incomplete = f"frames that cannot be decoded: {', '.join(map(str, damaged))}"
         row = mean_over_windows(self.classifier.classify, features, self.classifier.spec)
         _, _, reject = self._made_from
-        return _Scored(row, _longest_shown(features, times, self.classifier) if reject else None, incomplete)
+        return _Scored(row, _live_answers(features, times, self.classifier) if reject else None, incomplete)
 
 
 def _load_quietly(*arguments) -> _ClipScorer:
@@ -131,29 +112,14 @@ def _encode_video(path: Path, classifier: ActionClassifier, damaged: list[int]) 
     return classifier.encode(steps), [*times, time_s]
 
 
-def _longest_shown(features: np.ndarray, times: list[float], classifier: ActionClassifier) -> str | None:
-    """The action that the live display shows for the longest time, None when it shows none at all."""
-    answer, seconds = HysteresisSmoother(), {}
-    for end in range(classifier.shortest, len(features) + 1):
-        seen = features[max(0, end - classifier.memory) : end]
-        probabilities = classifier.classify(windows(seen, classifier.spec))[0]
-        answer.update(probabilities, times[end - 1], classifier.threshold, Smoothing())
-        if answer.index is not None:
-            label = classifier.labels[answer.index]
-            seconds[label] = seconds.get(label, 0.0) + times[end] - times[end - 1]
-    return max(seconds, key=seconds.get) if seconds else None
-
-
-def _rejection(pairs: Sequence[tuple[str, str | None]]) -> Rejection:
-    """pairs: of every clip its label, `none` without an action, and the label of its longest-shown answer."""
-    answered = [answer is not None for label, answer in pairs if label != NONE]
-    right = [label == answer for label, answer in pairs if label != NONE and answer is not None]
-    alarms = [answer is not None for label, answer in pairs if label == NONE]
-    return Rejection(_share(answered), _share(right), _share(alarms), len(alarms))
-
-
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+def _live_answers(features: np.ndarray, times: list[float], classifier: ActionClassifier) -> LiveAnswers:
+    """What the live system computes after each time step. features: (n, F). times: of the steps, in seconds."""
+    ends = range(classifier.shortest, len(features) + 1)
+    seen = [windows(features[max(0, end - classifier.memory) : end], classifier.spec)[0] for end in ends]
+    rows = [classifier.classify(window[None])[0] for window in seen]
+    return LiveAnswers(
+        np.reshape(rows, (len(rows), len(classifier.labels))), np.array([times[end - 1] for end in ends])
+    )
 
 
 def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False, jobs: int = 1) -> Evaluation:

@@ -1,66 +1,62 @@
-"""helpers.action.rejection: the threshold, and confidence where nobody shows an action."""
+"""helpers.action.rejection: what the live system shows of a video, and the threshold that follows from it."""
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
 
-from helpers import runtime
-from helpers.action import model as action_model
-from helpers.action import rejection
-from helpers.action.clips import ClipSpec, FrameSampler, windows
-from helpers.synthetic import scenes
+from helpers.action.rejection import LiveAnswers, fit_threshold, measure_rejection
 
-SPEC = ClipSpec(length=4, size=32)
+STEP_S = 0.125
+
+
+def steady(*answers):
+    """Answers to a video, 10 steps each: probabilities of (point, walk); the rest is that of none."""
+    rows = np.repeat(np.float32(answers), 10, axis=0)
+    return LiveAnswers(rows, (8 + np.arange(len(rows))) * STEP_S)
+
+
+POINTS_THEN_WALKS, NOTHING, UNSURE = steady((0.8, 0.1), (0.1, 0.8)), steady((0.1, 0.1)), steady((0.5, 0))
+TOO_SHORT = LiveAnswers(np.zeros((0, 2), np.float32), np.zeros(0))
+
+
+def test_shown_answers_follow_the_stream():
+    shown = POINTS_THEN_WALKS.shown(0.5)
+    assert shown[0] == 0 and shown[-1] == 1 and NOTHING.shown(0.5) == [None] * 10
+
+
+def test_a_video_with_gaps_is_smoothed_by_its_own_times():
+    slow = LiveAnswers(POINTS_THEN_WALKS.probabilities, 8 * POINTS_THEN_WALKS.times_s)
+    assert slow.shown(0.5).index(1) < POINTS_THEN_WALKS.shown(0.5).index(1)
 
 
 @pytest.mark.parametrize(
-    "confidences, false_alarms, expected, reason",
+    ("allowed", "threshold", "reason"),
+    [(0.0, 0.51, "no false alarm at all"), (0.5, 0.2, "half of them may be answered")],
+)
+def test_threshold_from_videos_of_none(allowed, threshold, reason):
+    assert fit_threshold([NOTHING, UNSURE], allowed) == threshold, reason
+
+
+def test_no_threshold_is_beyond_what_a_network_reaches():
+    assert fit_threshold([steady((1.0, 0.0))]) == 0.95
+
+
+@pytest.mark.parametrize(
+    ("live", "targets", "line", "latency_s"),
     [
-        ([0.91, 0.33, 0.50, 0.25], 0.25, 0.51, "one of four may show: above the second largest"),
-        ([0.91, 0.33, 0.50, 0.25], 0.05, 0.92, "none may: above the largest"),
-        ([0.91, 0.33, 0.50, 0.25], 0.5, 0.34, "two may"),
-        ([0.804, 0.333], 0.0, 0.81, "rounded up to hundredths"),
-        ([0.05, 0.1, 0.15], 0.05, 0.2, "never below 0.2"),
-        ([1.0] * 3 + [0.3] * 37, 0.05, 1.01, "three of forty are sure: nothing may ever be shown"),
+        (
+            [POINTS_THEN_WALKS, NOTHING, UNSURE, NOTHING],
+            [0, 1, 2, 2],
+            "answered=0.50 right=1.00 false_alarms=0.50 negatives=2",
+            1.0,
+        ),
+        ([POINTS_THEN_WALKS, TOO_SHORT], [1, 0], "answered=0.50 right=0.00 false_alarms=nan negatives=0", 2.5),
+        ([NOTHING], [1], "answered=0.00 right=nan false_alarms=nan negatives=0", np.nan),
     ],
 )
-def test_the_threshold_by_hand(confidences, false_alarms, expected, reason):
-    threshold = rejection.fit_threshold(np.array(confidences), false_alarms)
-    assert threshold == pytest.approx(expected), reason
-    assert (np.array(confidences) >= threshold).mean() <= false_alarms
-
-
-@pytest.fixture(scope="module")
-def halves():
-    """(encode, classify) of an untrained network for three actions, 4 steps of 32 pixels."""
-    keras.utils.set_random_seed(0)
-    return runtime.KerasFunction(action_model.build_backbone(32, None)), runtime.KerasFunction(
-        action_model.build_action_head(3, 4, units=8)
-    )
-
-
-def test_confidence_is_that_of_the_frames_as_the_camera_gives_them(halves):
-    """The same synthetic frames, one by one through the sampler of the live system, give the same confidence."""
-    encode, classify = halves
-    videos = [rejection.synthetic_video(scenes.IDLE, person) for person in (7, 8)]
-    found = rejection.video_confidences(encode, classify, SPEC, videos=videos)
-    sampler, steps = FrameSampler(SPEC), []
-    for index, frame in enumerate(scenes.render_action(scenes.IDLE, 8, size=(120, 160))):
-        step = sampler.push(frame, index / 25)
-        steps += [] if step is None else [step]
-    expected = classify(windows(encode(np.array(steps)), SPEC)).mean(axis=0).max()
-    assert found.shape == (2,) and found[1] == pytest.approx(expected, abs=1e-4) and (found > 1 / 3 - 1e-6).all()
-
-
-def test_the_strictest_rule_decides_and_each_person_does_one_of_its_actions_in_turn(halves):
-    rules, people = [(0.0, (scenes.IDLE,)), (0.4, ("hug", scenes.IDLE))], range(7, 10)
-    threshold = rejection.fit_rejection(*halves, SPEC, rules=rules, people=people)
-    turns = [[(scenes.IDLE, person) for person in people], [("hug", 7), (scenes.IDLE, 8), ("hug", 9)]]
-    thresholds = []
-    for (allowed, _), turn in zip(rules, turns, strict=True):
-        videos = [rejection.synthetic_video(action, person) for action, person in turn]
-        thresholds.append(rejection.fit_threshold(rejection.video_confidences(*halves, SPEC, videos=videos), allowed))
-    assert threshold == max(thresholds)
-    assert len(videos[0]) == 100 and videos[0][25][1] == 1.0, "two people take four seconds"
+def test_measures_by_hand(live, targets, line, latency_s):
+    """A video that points first and then walks shows both equally long; the first one counts."""
+    found = measure_rejection(live, targets, 0.4)
+    assert found.line() == line and found.actions + found.negatives == len(live)
+    assert found.latency_s == pytest.approx(latency_s, nan_ok=True)

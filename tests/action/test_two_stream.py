@@ -1,5 +1,6 @@
 """The two-stream network: what it is built of, what it learns from, and that every saved form answers alike."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,25 +10,28 @@ import pytest
 
 from helpers.action import two_stream
 from helpers.action.classifier import ActionClassifier, TwoStreamClassifier, save_action
+from helpers.action.encoder import EncoderRecipe
 from helpers.action.joints import ROW, SCORE, WIDTH
 from helpers.action.model import join_action_model, pack_head
-from helpers.action.person import TimeStep
+from helpers.action.person import TimeStep, person_steps
 from helpers.action.two_stream import (
     PERSON_CLIP,
     ActionClips,
     ClipFeatures,
+    CrossValidation,
     TwoStreamBatches,
     TwoStreamRecipe,
     build_two_stream_head,
     cross_validate,
-    fit_threshold,
     live_windows,
-    measure_live,
-    shown_answers,
     stream_logs,
+    synthetic_actions,
     whole_windows,
 )
-from helpers.data.folders import Sample
+from helpers.data.folders import Sample, list_samples
+from helpers.data.videos import read_frames
+from helpers.errors import DataError
+from helpers.synthetic.samples import write_action_samples
 
 LABELS = ("point", "walk")
 RECIPE = TwoStreamRecipe(epochs=2, batch=8, folds=2, units=8, clip=replace(PERSON_CLIP, length=8, window_s=1.0))
@@ -89,47 +93,34 @@ def test_the_answer_is_the_geometric_mean_of_both_streams():
     assert np.allclose(packed, answer, atol=1e-6)
 
 
-def test_cross_validation_scores_every_video_once(tmp_path):
-    answers, live, history = cross_validate(clips(), RECIPE, tmp_path)
-    assert all(np.allclose(rows.sum(axis=1), 1, atol=1e-4) for rows in answers.values())
-    assert all(rows.shape == (17, 3) for rows in live)  # 20 steps: after the 4th, 5th, ... 20th
+def test_cross_validation_scores_every_video_once_and_comes_back_from_its_file(tmp_path):
+    scored, history = cross_validate(clips(), RECIPE, tmp_path)
+    assert all(np.allclose(rows.sum(axis=1), 1, atol=1e-4) for rows in scored.answers.values())
+    assert all(rows.shape == (17, 3) for rows in scored.rows)  # 20 steps: after the 4th, 5th, ... 20th
+    assert [video.times_s[0] for video in scored.live] == [0.5] * 12 and scored.targets.tolist() == clips().targets[
+        :12
+    ].tolist()
     assert len(history["val_accuracy"]) == len(history["accuracy"]) == 2
-
-
-def steady(*answers):
-    """What the live system would see, 10 steps each: probabilities of (point, walk, none)."""
-    return np.repeat(np.float32(answers), 10, axis=0)
-
-
-POINTS_THEN_WALKS, NOTHING, UNSURE = (
-    steady((0.8, 0.1, 0.1), (0.1, 0.8, 0.1)),
-    steady((0.1, 0.1, 0.8)),
-    steady((0.5, 0, 0.5)),
-)
-
-
-def test_shown_answers_follow_the_stream():
-    shown = shown_answers(POINTS_THEN_WALKS, 0.5)
-    assert shown[0] == 0 and shown[-1] == 1 and shown_answers(NOTHING, 0.5) == [None] * 10
+    predictions = scored.predictions()
+    assert predictions.classes == LABELS and len(predictions.files) == 8, "those of none are left out"
+    scored.save(tmp_path)
+    again = CrossValidation.load(tmp_path)
+    assert again.files == scored.files and np.array_equal(again.answers["joints"], scored.answers["joints"])
+    assert all(np.allclose(a, b, atol=1e-3) for a, b in zip(again.rows, scored.rows, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("allowed", "threshold", "reason"),
-    [(0.0, 0.51, "no false alarm at all"), (0.5, 0.2, "half of them may be answered")],
+    ("labels", "shown", "not_shown", "reason"),
+    [
+        (("point", "walk"), {"point", "walk", "idle", "fidget", "beckon", "stop"}, {"run"}, "known: gestures are none"),
+        (("wave_one_hand",), {"wave_one_hand", "low_wave"}, {"wave_two_hands"}, "two ways to wave"),
+        (("come_here", "walk"), {"walk", "idle", "fidget"}, {"beckon", "stop"}, "a name that may mean beckoning"),
+        (("beckon", "walk"), {"beckon", "walk", "stop"}, set(), "an action of its own here, and not none"),
+    ],
 )
-def test_threshold_from_videos_of_none(allowed, threshold, reason):
-    assert fit_threshold([NOTHING, UNSURE], allowed) == threshold, reason
-
-
-def test_live_measures():
-    measured = measure_live([POINTS_THEN_WALKS, NOTHING, UNSURE, NOTHING], np.array([0, 1, 2, 2]), 0.4)
-    assert measured["actions"] == measured["negatives"] == 2
-    assert measured["answered"] == 0.5 and measured["right"] == 1.0 and measured["false_alarms"] == 0.5
-    assert measured["latency_s"] == pytest.approx(1.0)
-
-
-def test_a_recipe_comes_back_from_its_record():
-    assert TwoStreamRecipe.from_dict(RECIPE.as_dict()) == RECIPE
+def test_what_synthetic_people_do(labels, shown, not_shown, reason):
+    actions = set(synthetic_actions(labels))
+    assert shown <= actions and not not_shown & actions, reason
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +148,44 @@ def test_every_saved_form_answers_alike(saved, name):
     clip = np.stack([step.image for step in steps])[None]
     whole = model([clip, two_stream.joint_vectors(rows)[None]], training=False).numpy()[0]
     assert answer.shape == (2,) and np.allclose(answer, whole[:2], atol=1e-3) and answer.sum() < 1
+
+
+@pytest.mark.parametrize("recipe", [TwoStreamRecipe(encoder=EncoderRecipe(people=3), pose=False), TwoStreamRecipe()])
+def test_a_recipe_with_its_encoder_comes_back_from_its_record(recipe):
+    assert TwoStreamRecipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_features_are_computed_once_and_what_cannot_be_read_is_named(tmp_path, entries, monkeypatch):
+    monkeypatch.setattr(two_stream, "open_estimator", lambda: None)
+    folder = write_action_samples(tmp_path / "clips", range(1), ("jump", "walk"), seconds=1.0, size=(48, 64))
+    videos = list_samples(folder)
+    bad = Sample(tmp_path / "zero.mp4", "walk", "z")
+    bad.path.write_bytes(b"")
+    image = keras.Input((32, 32, 3))
+    maps = keras.layers.Conv2D(2, 3, strides=8)(image)
+    encoder = keras.Model(image, keras.layers.GlobalAveragePooling2D()(maps))
+    recipe, skipped = TwoStreamRecipe(clip=replace(PERSON_CLIP, size=32)), []
+    used, found = two_stream.clip_features([*videos, bad], recipe, encoder, 2, skipped=skipped)
+    assert used == videos and [item.path for item in skipped] == [bad.path]
+    assert [len(copies) for copies in found] == [2, 2] and entries() == 4
+    images, joints = person_steps(read_frames(videos[0].path), recipe.clip, None)
+    np.testing.assert_allclose(found[0][0].motion, encoder(images), atol=1e-4, err_msg="the first is the video itself")
+    assert not found[0][0].joints.any() and found[0][0].joints.shape == joints.shape
+    two_stream.clip_features(videos, recipe, encoder, 2)
+    assert entries() == 4, "the same question is answered from disk"
+    two_stream.clip_features(videos, replace(recipe, clip=replace(recipe.clip, lag_s=0.2)), encoder, 1)
+    assert entries() == 6, "another specification"
+    encoder.set_weights([weight + 0.1 for weight in encoder.get_weights()])
+    two_stream.clip_features(videos, recipe, encoder, 1)
+    assert entries() == 8, "other weights"
+    with pytest.raises(DataError, match=r"zero\.mp4"):
+        two_stream.clip_features([bad], recipe, encoder, 1)
+
+
+def test_the_shipped_encoder_is_the_deployed_models(monkeypatch):
+    monkeypatch.setenv("HAR_PROFILE", "cached")
+    step = np.random.default_rng(0).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
+    row = TimeStep(step[0], np.zeros(ROW, np.float32), None)
+    deployed = ActionClassifier.load().encode([row])[:, :-ROW]
+    shipped = two_stream.shipped_encoder()(step, training=False).numpy()
+    assert np.abs(shipped - deployed).mean() < 0.02 < np.abs(deployed).mean(), "but for the deployed one's float16"

@@ -276,13 +276,6 @@ def test_rejection_is_what_the_live_system_shows(capfd, tmp_path, action_model, 
     assert plain == [out[0], *out[2:]] and "none/" not in (tmp_path / "out.csv").read_text()
 
 
-def test_rejection_shares_by_hand():
-    labels = ("bend", "bend", "walk", "walk", "none", "none", "none", "none")
-    shown = ("bend", "walk", None, "walk", None, "bend", None, None)
-    assert predict._rejection(labels, shown).line() == "answered=0.75 right=0.67 false_alarms=0.25 negatives=4"
-    assert predict._rejection(("bend",), (None,)).line() == "answered=0.00 right=nan false_alarms=nan negatives=0"
-
-
 def test_an_unknown_class_folder_is_an_error_that_lists_both(capfd, videos, action_model):
     write_video(videos / "dance" / "one.avi", frames=5)
     code, out, err = run(capfd, "action", videos, "--model", action_model)

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.action.classifier import ActionClassifier
-from helpers.action.clips import ClipSpec
-from helpers.action.features import ActionData
-from helpers.action.training import train_action
+from helpers.action import two_stream
+from helpers.action.classifier import ActionClassifier, TwoStreamClassifier
+from helpers.action.joints import ROW
+from helpers.action.person import TimeStep
+from helpers.action.two_stream import ActionClips, ClipFeatures, TwoStreamRecipe, train_head
 from helpers.data.folders import Sample, group_of_name, list_samples
 from helpers.data.outputs import OutputFile
 from helpers.data.paths import ARTIFACTS, REPOSITORY
@@ -49,9 +50,9 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Two synthetic people instead of a hundred."""
-    monkeypatch.setattr(action, "PEOPLE", 1)
-    monkeypatch.setattr(action, "STILL", range(2000, 2001))
+    """Two synthetic people instead of dozens."""
+    monkeypatch.setattr(action, "PEOPLE", range(1))
+    monkeypatch.setattr(two_stream, "HELD_OUT", range(2000, 2001))
 
 
 def git_status() -> str:
@@ -68,15 +69,16 @@ def test_a_folder_of_clips_becomes_a_model_that_runs(clips, tmp_path, quick, cap
     assert git_status() == before, "nothing but the output is written"
     assert {path.name for path in output.iterdir()} == {
         *("action_model.h5", "action_model.keras", "action_encoder.tflite", "action_head.tflite"),
-        *("labels.json", "config.json", "report.md", "curves.png", "confusion.png"),
+        *("labels.json", "config.json", "report.md", "curves.png", "confusion.png", "crossval.npz"),
     }
     model = ActionClassifier.load(output)
-    assert model.labels == ("hop", "salute") and model.threshold >= 0.2
-    steps = np.zeros((16, 96, 96, 3), np.float32)
+    assert isinstance(model, TwoStreamClassifier) and model.labels == ("hop", "salute") and model.threshold >= 0.2
+    steps = [TimeStep(np.zeros((96, 96, 3), np.float32), np.zeros(ROW, np.float32), None)] * 16
     whole = [
-        load_keras(output / f"action_model{end}")(steps[None], training=False).numpy() for end in (".h5", ".keras")
+        load_keras(output / f"action_model{end}")(model.network_input(steps), training=False).numpy()
+        for end in (".h5", ".keras")
     ]
-    np.testing.assert_allclose(model.classify(model.encode(steps)[None]), whole[0], atol=0.02)
+    np.testing.assert_allclose(model.classify(model.encode(steps)[None]), whole[0][:, :2], atol=0.02)
     np.testing.assert_allclose(*whole, atol=1e-6)
     sizes = [(output / f"action_model{suffix}").stat().st_size for suffix in (".h5", ".keras")]
     assert sizes[1] < 1.1 * sizes[0], "no optimizer's state in it"
@@ -85,7 +87,7 @@ def test_a_folder_of_clips_becomes_a_model_that_runs(clips, tmp_path, quick, cap
         assert "n=6 skipped=2" in text and "3 groups" in text
         assert re.search(r"by held-out accuracy: sgd [01]\.\d{3}, adam [01]\.\d{3}; used: (sgd|adam)", text)
         assert "p3_broken.mp4" in text and "notes.txt" in text, "what is left out is named, with its reason"
-    assert "WARNING" not in printed and "hop" in printed
+    assert "WARNING" not in printed and "hop" in printed and "false_alarms=" in report and "negatives=2" in report
 
     live, evaluate = (shlex.split(line) for line in printed.strip().splitlines()[-2:])
     assert live[1:4] == ["-m", "helpers.live", "--action-model"] and evaluate[1:4] == [
@@ -105,18 +107,18 @@ def test_a_stopped_training_goes_on_where_it_was(clips, tmp_path, quick, capsys,
     output, begun = tmp_path / "model", []
 
     def stop_in_the_third(*arguments, **options):
-        begun.append(arguments[2])
+        begun.append(options["work"])
         if len(begun) == 3:
             raise KeyboardInterrupt
-        return train_action(*arguments, **options)
+        return train_head(*arguments, **options)
 
-    monkeypatch.setattr("helpers.action.training.train_action", stop_in_the_third)
+    monkeypatch.setattr(two_stream, "train_head", stop_in_the_third)
     arguments = ["action", str(clips), "--output", str(output), "--epochs", "1"]
     assert main(arguments) == 130 and "goes on where it was" in capsys.readouterr().err
     assert not (output / "report.md").exists() and not (output / "action_model.h5").exists()
     logs = {path: path.read_text() for path in output.rglob("log.csv")}
     assert len(logs) == 2, "two folds were finished"
-    monkeypatch.setattr("helpers.action.training.train_action", train_action)
+    monkeypatch.setattr(two_stream, "train_head", train_head)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # the checkpoints stay, to be looked at
     assert main(arguments) == 0 and (output / "report.md").is_file()
     for path, text in logs.items():
@@ -130,15 +132,18 @@ def test_a_second_start_on_the_same_output_is_refused(clips, tmp_path, capsys):
     assert "another run is writing" in capsys.readouterr().err
 
 
-def test_fine_tuning_changes_the_later_layers_of_the_encoder(clips, tmp_path):
+@pytest.mark.training
+def test_fine_tuning_changes_the_later_layers_of_the_encoder(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(action, "open_estimator", lambda: None)
     samples = [sample for sample in list_samples(clips, skipped=[]) if "_a" in sample.path.name]
-    shipped = load_keras(ARTIFACTS / "action" / "everyday" / "action_model.h5").get_layer("frame_features").layer
-    data = ActionData(tuple(CLASSES), ClipSpec(), samples, [], [], shipped)
-    tuned = action.fine_tuned(data, samples[:4], tmp_path, epochs=3)
+    joints = np.zeros((10, ROW), np.float32)
+    data = ActionClips(tuple(CLASSES), samples, [], [[ClipFeatures(joints, joints)] * 2] * 6)
+    tuned = action.fine_tuned(data, TwoStreamRecipe(epochs=3), tmp_path, 0, np.arange(4))
+    shipped = two_stream.shipped_encoder()
     same = {w.path for w, v in zip(tuned.encoder.weights, shipped.weights, strict=True) if np.array_equal(w, v)}
     assert "Conv1/kernel" in same and "block_16_project/kernel" not in same
-    assert [len(versions) for versions in tuned.features] == [1] * 6, "the held-out clips look through it, too"
-    assert tuned.features[0][0].shape[1] == 1280 and tuned.samples == samples
+    assert [len(copies) for copies in tuned.features] == [1] * 6, "the held-out clips look through it, too"
+    assert tuned.features[5][0].motion.shape == (10, 1280) and tuned.features[5][0].joints is joints
 
 
 @pytest.mark.parametrize(
