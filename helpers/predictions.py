@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,11 +117,16 @@ class Predictions:
     @classmethod
     def load(cls, path: Path | str) -> Predictions:
         """Read what `save` wrote; DataError when the file is missing, cut off or something else."""
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                names = {key: tuple(arrays[key].tolist()) for key in ("files", "labels", "classes", "groups")}
-                return cls(**names, probabilities=arrays["probabilities"])
-        except (OSError, KeyError, ValueError, EOFError, TypeError, MemoryError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{path}: cannot be read as predictions ({error}); evaluate the model again to write it anew"
-            ) from error
+        with stored_arrays(path, "evaluate the model again to write it anew") as arrays:
+            names = {key: tuple(arrays[key].tolist()) for key in ("files", "labels", "classes", "groups")}
+            return cls(**names, probabilities=arrays["probabilities"])
+
+
+@contextmanager
+def stored_arrays(path: Path | str, remedy: str) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of an .npz; DataError when it is missing, damaged or something else. remedy: what to do then."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (OSError, KeyError, ValueError, EOFError, TypeError, MemoryError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {remedy}") from error

@@ -31,7 +31,7 @@ from helpers.data.splits import leave_groups_out
 from helpers.data.videos import read_frames
 from helpers.errors import DataError
 from helpers.keras_files import load_keras
-from helpers.predictions import Predictions
+from helpers.predictions import Predictions, stored_arrays
 from helpers.runtime import KerasFunction
 from helpers.synthetic.samples import cached_action_samples
 from helpers.synthetic.scenes import ALONE, IDLE
@@ -470,7 +470,7 @@ class CrossValidation:
 
     @classmethod
     def load(cls, folder: Path) -> CrossValidation:
-        with np.load(folder / "crossval.npz") as stored:
+        with stored_arrays(folder / "crossval.npz", "restore it from git") as stored:
             names = (tuple(stored[name].tolist()) for name in ("files", "labels", "groups", "classes"))
             answers = {name: stored[name] for name in ("motion", "joints", "fusion")}
             rows = np.split(stored["live"].astype(np.float32), np.cumsum(stored["steps"])[:-1])

@@ -189,3 +189,10 @@ def test_the_shipped_encoder_is_the_deployed_models(monkeypatch):
     deployed = ActionClassifier.load().encode([row])[:, :-ROW]
     shipped = two_stream.shipped_encoder()(step, training=False).numpy()
     assert np.abs(shipped - deployed).mean() < 0.02 < np.abs(deployed).mean(), "but for the deployed one's float16"
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x05\x06" + bytes(18)], ids=["empty", "text", "no arrays"])
+def test_a_damaged_record_of_the_cross_validation_is_named(data, tmp_path):
+    (tmp_path / "crossval.npz").write_bytes(data)
+    with pytest.raises(DataError, match=r"crossval\.npz: cannot be read"):
+        CrossValidation.load(tmp_path)
