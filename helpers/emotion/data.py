@@ -18,7 +18,7 @@ from helpers.data.splits import split_groups
 from helpers.emotion.faces import FaceFinder, FacePreprocessor, FaceSpec, crop_samples
 from helpers.errors import DataError
 from helpers.synthetic.samples import cached_emotion_samples
-from helpers.training import profile
+from helpers.training import capped_class_weights, profile
 
 _SPLIT_SEED = 1  # the validation faces stay the same whatever the seed of a training
 
@@ -41,10 +41,14 @@ class FaceData:
     validation_crops: np.ndarray
     validation_targets: np.ndarray
 
-    def class_prior(self) -> dict[str, float]:
-        """The share of each class in the training part, to six digits."""
+    def class_prior(self, class_weight_cap: float) -> dict[str, float]:
+        """The share of each class in what training sees, to six digits: its count times its capped weight.
+
+        class_weight_cap: see `training.capped_class_weights`.
+        """
         counts = np.bincount(self.targets, minlength=len(self.labels))
-        return dict(zip(self.labels, (counts / counts.sum()).round(6).tolist(), strict=True))
+        seen = counts * capped_class_weights(self.targets, len(self.labels), class_weight_cap)
+        return dict(zip(self.labels, (seen / seen.sum()).astype(float).round(6).tolist(), strict=True))
 
 
 def fer_samples(split: str) -> list[Sample]:

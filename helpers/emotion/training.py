@@ -40,7 +40,7 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class EmotionRecipe:
-    """Everything that decides what a face network becomes. The defaults train in about two hours on two cores.
+    """Everything that decides what a face network becomes. The defaults train in little more than an hour on two cores.
 
     face: how a face becomes the input (pixels); notebook 03 measures it.
     network: widths and regularisation; below a million parameters, so that a face takes 1 ms on one thread.
@@ -62,7 +62,7 @@ class EmotionRecipe:
     augmentation: FaceAugmentation = field(default_factory=FaceAugmentation)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     batch: int = 128
-    epochs: int = 100
+    epochs: int = 60
     label_smoothing: float = 0.05
     focal_gamma: float = 0.5
     class_weight_cap: float = 1.0
@@ -185,13 +185,9 @@ def save_trained(
     data: FaceData,
     *,
     folder: Path,
-    balanced: bool = False,
     suffixes: tuple[str, ...] = (".keras", ".h5"),
 ) -> None:
-    """Write a trained network with its labels and its temperature on the validation faces.
-
-    The shares of the classes in training are written, too, unless the training was `balanced` by class weights.
-    """
+    """Write a trained network with its labels, its temperature on the validation faces and training's class prior."""
     answers = KerasFunction(model)(FacePreprocessor(recipe.face).normalise(data.validation_crops))
     temperature = fit_temperature(answers, data.validation_targets)
     save_emotion(
@@ -200,7 +196,7 @@ def save_trained(
         data.labels,
         spec=recipe.face,
         temperature=temperature,
-        class_prior=None if balanced else data.class_prior(),
+        class_prior=data.class_prior(recipe.class_weight_cap),
         suffixes=suffixes,
     )
 

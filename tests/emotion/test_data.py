@@ -37,10 +37,11 @@ def test_any_labels_and_a_class_of_two_faces(tmp_path):
     assert set(data.targets) == set(data.validation_targets) == {0, 1, 2}
     assert len(data.targets) + len(data.validation_targets) == 23 and (data.targets == 2).sum() == 1
     np.testing.assert_array_equal(data.soft_targets, np.eye(3)[data.targets])
-    prior = data.class_prior()
-    assert sum(prior.values()) == pytest.approx(1, abs=1e-5) and prior["yawn"] == pytest.approx(
-        1 / len(data.targets), abs=1e-6
+    unweighted, uniform = data.class_prior(1 / 9), data.class_prior(100)
+    assert unweighted == pytest.approx(
+        dict(zip(data.labels, np.bincount(data.targets) / len(data.targets), strict=True)), abs=1e-6
     )
+    assert uniform == pytest.approx(dict.fromkeys(data.labels, 1 / 3), abs=1e-6), "weights undo the counts"
 
 
 def test_copies_of_a_picture_stay_on_one_side(tmp_path):
