@@ -355,13 +355,14 @@ def make_optimizer(name: str, rate: float, steps: int, *, weight_decay: float = 
     """One of the compared optimizers. `steps` is the length of the whole training in batches.
 
     "sgd" has Nesterov momentum 0.9; "adam", "adagrad" are Keras's; "adamw" adds weight decay (its share of a weight is
-    taken off per step, times the learning rate) and the cosine schedule with warm-up. The first three keep a constant
-    rate, as the course compares them.
+    taken off per step, times the learning rate) and the cosine schedule with warm-up; "adam_cosine" is Adam with that
+    schedule. The first three keep a constant rate, as the course compares them.
     """
     optimizers = {
         "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
         "adam": lambda: keras.optimizers.Adam(rate),
         "adagrad": lambda: keras.optimizers.Adagrad(rate),
+        "adam_cosine": lambda: keras.optimizers.Adam(cosine_with_warmup(rate, steps)),
         "adamw": lambda: keras.optimizers.AdamW(cosine_with_warmup(rate, steps), weight_decay=weight_decay),
     }
     if name not in optimizers:
