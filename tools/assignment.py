@@ -62,13 +62,13 @@ ASSIGNMENT = (  # whoever renames a heading of a notebook changes its row here a
         "emotion files, loaded back",
         "04",
         "The files, and what they answer",
-        (r"emotion_model\.h5 +\d.* MB", r"happy -> "),
+        (r"emotion_model\.h5 +\d.* kB", r"happy -> "),
     ),
     Shown(
         "regularisation, weighed",
         "04",
         "What is each ingredient worth?",
-        (FIGURE, "focal loss", "no cap", "no weight decay"),
+        (FIGURE, "no mixup", "no label smoothing"),
     ),
     Shown(
         "optimizers, emotion",
