@@ -42,9 +42,7 @@ LIMITS = {"words": 1300, "code cells": 18, "lines in a cell": 20, "figures": 8} 
 # short enough, and the dictionary when it is empty.
 EXCEPTIONS = {
     "02_action_training": {"words": 2603, "code cells": 29, "lines in a cell": 25, "figures": 9},
-    "04_emotion_training": {"lines in a cell": 21},
     "05_optimizer_comparison": {"lines in a cell": 25},
-    "06_evaluation": {"words": 1729, "code cells": 25, "lines in a cell": 23},
 }
 MOST_PRINTED = 25  # lines that a cell prints
 MOST_BYTES = 1_500_000
