@@ -7,7 +7,7 @@ that one of them can answer where the other sees nothing. The last output is "no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from helpers.action.pose import open_estimator
 from helpers.action.rejection import LiveAnswers, fit_threshold
 from helpers.data.cache import cached_array, content_key, weights_key
 from helpers.data.folders import Sample, Skipped, list_samples
+from helpers.data.jobs import map_files
 from helpers.data.paths import data_root, find_dataset
 from helpers.data.splits import leave_groups_out
 from helpers.data.videos import read_frames
@@ -117,39 +118,47 @@ class ClipFeatures:
 
 
 def clip_features(
-    samples: Iterable[Sample],
+    samples: Sequence[Sample],
     recipe: TwoStreamRecipe,
     encoder: keras.Model,
     copies: int,
     *,
     skipped: list[Skipped] | None = None,
+    jobs: int = 1,
+    progress: Callable = iter,
 ) -> tuple[list[Sample], list[list[ClipFeatures]]]:
     """The videos that could be read, and of each its copies. Cached on disk by the video's content, the augmentation
     and the encoder's weights.
 
-    A video that cannot be read is appended to `skipped`; without that list its DataError is raised.
+    A video that cannot be read is appended to `skipped`; without that list its DataError is raised. jobs, progress: see
+    `map_files`.
     """
-    key, encode, estimator = weights_key(encoder), KerasFunction(encoder), open_estimator() if recipe.pose else None
-    key = key if estimator else f"{key}, no pose"
-    step = replace(recipe.clip, length=16, window_s=16 * recipe.clip.step_s)  # windows of any length share their steps
-    used, features = [], []
-    for sample in samples:
+    done = map_files(_ClipReader(recipe, encoder, copies), samples, jobs, skipped=skipped, progress=progress)
+    return [sample for sample, _ in done], [features for _, features in done]
+
+
+class _ClipReader:
+    """Makes of a video its copies as features; another process gets the encoder and opens BlazePose by itself."""
+
+    def __init__(self, recipe: TwoStreamRecipe, encoder: keras.Model, copies: int):
+        self._made_from = recipe, encoder, copies
+        self._estimator = open_estimator() if recipe.pose else None
+        self._key = weights_key(encoder) if self._estimator else f"{weights_key(encoder)}, no pose"
+        self._encode = KerasFunction(encoder)
+        # Windows of any length share their steps.
+        self._step = replace(recipe.clip, length=16, window_s=16 * recipe.clip.step_s)
+
+    def __reduce__(self) -> tuple:
+        return _ClipReader, self._made_from
+
+    def __call__(self, sample: Sample) -> list[ClipFeatures]:
+        recipe, _, copies = self._made_from
         content = content_key([sample])
         rng = np.random.default_rng([recipe.seed, int(content[:8], 16)])
         changes = [NO_AUGMENTATION, *(CameraAugmentation.draw(rng) for _ in range(copies - 1))]
-        try:
-            arrays = [
-                _person_features(content, step, change, key, path=sample.path, encode=encode, estimator=estimator)
-                for change in changes
-            ]
-        except DataError as error:
-            if skipped is None:
-                raise
-            skipped.append(Skipped(sample.path, str(error)))
-            continue
-        used.append(sample)
-        features.append([ClipFeatures(array[:, :-ROW], array[:, -ROW:]) for array in arrays])
-    return used, features
+        given = {"path": sample.path, "encode": self._encode, "estimator": self._estimator}
+        arrays = [_person_features(content, self._step, change, self._key, **given) for change in changes]
+        return [ClipFeatures(array[:, :-ROW], array[:, -ROW:]) for array in arrays]
 
 
 @cached_array(ignore=("path", "encode", "estimator"))
@@ -263,16 +272,18 @@ def read_clips(
     *,
     people: range,
     skipped: list[Skipped] | None = None,
+    jobs: int = 1,
     progress: Callable = iter,
 ) -> ActionClips:
     """Real videos, and synthetic people who do the same actions or none of them, as features.
 
-    skipped: see `clip_features`. progress: wraps the samples, as tqdm does.
+    skipped, jobs, progress: see `clip_features`.
     """
-    real, features = clip_features(progress(real), recipe, encoder, recipe.copies, skipped=skipped)
+    how = {"jobs": jobs, "progress": progress}
+    real, features = clip_features(real, recipe, encoder, recipe.copies, skipped=skipped, **how)
     labels = tuple(sorted({sample.label for sample in real} - {NONE}))
     shown = synthetic_people(people, synthetic_actions(labels)) if people else []
-    synthetic, more = clip_features(progress(shown), recipe, encoder, 1)
+    synthetic, more = clip_features(shown, recipe, encoder, 1, **how)
     return ActionClips(labels, real, synthetic, features + more, encoder)
 
 

@@ -286,11 +286,11 @@ def crop_samples(
     return crops, [sample for sample, _ in done]
 
 
-def _crop_file(path: Path, preprocessor: FacePreprocessor, finder: FaceFinder, detect: bool) -> np.ndarray:
-    image = read_image(path)
+def _crop_file(sample: Sample, preprocessor: FacePreprocessor, finder: FaceFinder, detect: bool) -> np.ndarray:
+    image = read_image(sample.path)
     if not detect:
         return preprocessor.from_thumbnail(image, finder)
     faces = finder.find(image)
     if not faces:
-        raise DataError(f"{path}: no face found; the detector needs a roughly frontal face of 80 pixels or more")
+        raise DataError(f"{sample.path}: no face found; the detector needs a roughly frontal face of 80 pixels or more")
     return preprocessor.crop(image, faces[0].landmarks)

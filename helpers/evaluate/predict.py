@@ -84,10 +84,10 @@ class _ClipScorer:
     def __reduce__(self) -> tuple:
         return _load_quietly, self._made_from
 
-    def __call__(self, path: Path) -> _Scored:
+    def __call__(self, sample: Sample) -> _Scored:
         damaged: list[int] = []
-        features, times = _encode_video(path, self.classifier, damaged)
-        incomplete = shortfall(path, times[-1])
+        features, times = _encode_video(sample.path, self.classifier, damaged)
+        incomplete = shortfall(sample.path, times[-1])
         if damaged and not incomplete:
             incomplete = f"frames that cannot be decoded: {', '.join(map(str, damaged))}"
         row = mean_over_windows(self.classifier.classify, features, self.classifier.spec)

@@ -1,7 +1,8 @@
 """The command line that trains a model on the user's own files.
 
-python -m helpers.train action  FOLDER_OR_ZIP --output DIR [--epochs N] [--optimizers sgd,adam,adagrad] [--fine-tune]
-python -m helpers.train emotion FOLDER_OR_ZIP --output DIR [--epochs N] [--optimizers sgd,adam,adagrad]
+python -m helpers.train action  FOLDER_OR_ZIP --output DIR [--epochs N] [--jobs N] [--optimizers sgd,adam,adagrad]
+                                              [--fine-tune]
+python -m helpers.train emotion FOLDER_OR_ZIP --output DIR [--epochs N] [--jobs N] [--optimizers sgd,adam,adagrad]
 
 It prints what it found, scores files by a network that never saw their group, writes model and report.md, and ends with
 the lines that run and score the model. Stopped or killed, the same line goes on where it was.
@@ -15,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from helpers.console import run_command
+from helpers.console import positive, run_command
 from helpers.errors import DataError
 
 OPTIMIZERS = ("sgd", "adam", "adagrad", "adamw")
@@ -32,7 +33,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command = tasks.add_parser(task, help=text)
         command.add_argument("source", metavar="FOLDER_OR_ZIP", help="class folders, or zips of them")
         command.add_argument("--output", required=True, metavar="DIR", help="a new folder for the model and its report")
-        command.add_argument("--epochs", type=_positive, metavar="N", help="default: enough for the number of files")
+        command.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes that read the files")
+        command.add_argument("--epochs", type=positive, metavar="N", help="default: enough for the number of files")
         command.add_argument(
             "--optimizers",
             type=_optimizers,
@@ -44,12 +46,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--fine-tune", action="store_true", help="also train the encoder, not only the LSTM on it: much slower"
     )
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
 
 
 def _optimizers(text: str) -> tuple[str, ...]:

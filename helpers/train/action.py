@@ -56,7 +56,7 @@ def train(options: argparse.Namespace) -> None:
         samples = job.known_groups(samples)
         honest_folds(samples, extra=NONE)  # said before the work
         recipe = TwoStreamRecipe(datasets=(Path(options.source).name,), batch=32)
-        clips = _read_videos(samples, recipe, skipped)
+        clips = _read_videos(samples, recipe, skipped, options.jobs)
         recipe = replace(recipe, epochs=options.epochs or _epochs(clips, recipe))
         folds = honest_folds(clips.real, FOLDS, seed=recipe.seed, extra=NONE)
         work = job.work_folder(folder, clips.real, recipe.as_dict())
@@ -96,14 +96,14 @@ def train(options: argparse.Namespace) -> None:
         job.report(outcome, folder, report, options.source)
 
 
-def _read_videos(samples: list[Sample], recipe: TwoStreamRecipe, skipped: list[Skipped]) -> ActionClips:
+def _read_videos(samples: list[Sample], recipe: TwoStreamRecipe, skipped: list[Skipped], jobs: int) -> ActionClips:
     """The features of all clips; what cannot be read is named and goes to `skipped`."""
     encoder, start, left_out = shipped_encoder(), time.perf_counter(), len(skipped)
     clip_features(samples[:1], recipe, encoder, recipe.copies, skipped=[])
-    minutes = (time.perf_counter() - start) * len(samples) / 60
+    minutes = (time.perf_counter() - start) * len(samples) / 60 / jobs
     print(f"\nfeatures of {len(samples)} clips, {recipe.copies} versions each: about {minutes:.1f} minutes", flush=True)
     clips = read_clips(
-        samples, recipe, encoder, people=PEOPLE, skipped=skipped, progress=lambda files: tqdm(files, unit="clip")
+        samples, recipe, encoder, people=PEOPLE, skipped=skipped, jobs=jobs, progress=partial(tqdm, unit="clip")
     )
     job.name_skipped(skipped[left_out:])
     if len(clips.labels) < 2:

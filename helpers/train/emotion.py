@@ -56,7 +56,7 @@ def train(options: argparse.Namespace) -> None:
         job.describe(everything, skipped, "images")
         detect, named = _are_photographs(everything), len(skipped)
         print("whole photographs: the largest face of each is used" if detect else "faces that are already cut out")
-        crops = {name: _crop(part, detect, skipped) for name, part in parts.items()}
+        crops = {name: _crop(part, detect, skipped, options.jobs) for name, part in parts.items()}
         job.name_skipped(skipped[named:])
         train, validation, test = _split(crops)
         few = len(train.samples) < _MANY
@@ -124,11 +124,10 @@ def _are_photographs(samples: Sequence[Sample]) -> bool:
     return sum(found) > len(found) / 2
 
 
-def _crop(samples: list[Sample], detect: bool, skipped: list[Skipped]) -> Crops:
+def _crop(samples: list[Sample], detect: bool, skipped: list[Skipped], jobs: int) -> Crops:
     progress = partial(tqdm, desc="cutting out faces", unit="image", disable=None)  # None: only in a terminal
-    return Crops(
-        *crop_samples(samples, FacePreprocessor(), FaceFinder(), detect=detect, skipped=skipped, progress=progress)
-    )
+    how = {"detect": detect, "skipped": skipped, "jobs": jobs, "progress": progress}
+    return Crops(*crop_samples(samples, FacePreprocessor(), FaceFinder(), **how))
 
 
 def _split(crops: dict[str, Crops]) -> tuple[Crops, Crops, Crops]:

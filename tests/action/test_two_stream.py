@@ -182,6 +182,27 @@ def test_features_are_computed_once_and_what_cannot_be_read_is_named(tmp_path, e
         two_stream.clip_features([bad], recipe, encoder, 1)
 
 
+@pytest.mark.training
+def test_two_processes_read_the_same_features(tmp_path, entries):
+    videos = list_samples(write_action_samples(tmp_path / "clips", range(1), ("jump", "walk"), size=(48, 64)))
+    bad = Sample(tmp_path / "zero.mp4", "walk", "z")
+    bad.path.write_bytes(b"")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3))
+    encoder = keras.Model(image, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3, strides=8)(image)))
+    recipe, found = TwoStreamRecipe(clip=replace(PERSON_CLIP, size=32), pose=False), []
+    for jobs in (1, 2):
+        skipped = []
+        used, features = two_stream.clip_features(
+            [bad, *videos], recipe, encoder, 2, skipped=skipped, jobs=jobs, progress=list
+        )
+        assert used == videos and [item.path for item in skipped] == [bad.path]
+        found.append([copy.motion for copies in features for copy in copies])
+    assert entries() == 4, "the second time they were made elsewhere"
+    for there, here in zip(*reversed(found), strict=True):
+        np.testing.assert_allclose(there, here, atol=1e-6)
+
+
 def test_the_shipped_encoder_is_the_deployed_models(monkeypatch):
     monkeypatch.setenv("HAR_PROFILE", "cached")
     step = np.random.default_rng(0).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)

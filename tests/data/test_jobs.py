@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -12,15 +11,15 @@ from helpers.data.jobs import map_files
 from helpers.errors import DataError
 
 
-def length(path: Path) -> tuple[int, int]:
+def length(sample: Sample) -> tuple[int, int]:
     """(characters of the file, the process that read it)."""
-    text = path.read_text()
+    text = sample.path.read_text()
     if not text:
-        raise DataError(f"{path}: empty")
+        raise DataError(f"{sample.path}: empty")
     return len(text), os.getpid()
 
 
-def die(path: Path) -> None:
+def die(sample: Sample) -> None:
     os.abort()
 
 
