@@ -33,13 +33,11 @@ ASSIGNMENT = (  # whoever renames a heading of a notebook changes its row here a
         "augmentation", "01", "5 · Augmentation: another camera, for training clips only", (FIGURE, "mirror", "zoom")
     ),
     Shown("MobileNetV2 in TimeDistributed", "02", "The network", ("TimeDistributed",)),
-    Shown("LSTM in the summary", "02", "Where the limbs are: a second stream", (r"lstm\s+LSTM",)),
-    Shown("curves, action", "02", "Where the limbs are: a second stream", (FIGURE, "held-out groups")),
-    Shown(
-        "confusion matrix, action", "02", "Scoring: every video once, by a network that never saw its group", (FIGURE,)
-    ),
+    Shown("LSTM in the summary", "02", "The network", (r"motion_lstm.*LSTM",)),
+    Shown("curves, action", "02", "Training", (FIGURE, "held-out groups")),
+    Shown("confusion matrix, action", "02", "Scores on people and places never seen", (FIGURE,)),
     Shown("right and wrong cases, action", "02", "Sample test cases", (FIGURE, r"right", r"WRONG")),
-    Shown("action files, loaded back", "02", "The file on disk, in three lines", ()),
+    Shown("action files, loaded back", "02", "The files, and the model in three lines of Keras", ("predicted label",)),
     Shown("face detector", "03", "1 · Find the face", (r"box +\(\d+",)),
     Shown("68 landmarks", "03", "2 · 68 landmarks", (FIGURE, "eye line")),
     Shown("rotation and crop", "03", "3 · Turn and crop", (FIGURE, r"crop +\(48, 48\)")),
