@@ -38,11 +38,6 @@ METADATA = {
 }  # no version: it would change with the machine
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 LIMITS = {"words": 1300, "code cells": 18, "lines in a cell": 20, "figures": 8}  # a quarter of an hour's reading
-# Notebooks that are still longer, at their present size, so that they cannot grow: take a line out when its notebook is
-# short enough, and the dictionary when it is empty.
-EXCEPTIONS = {
-    "05_optimizer_comparison": {"lines in a cell": 25},
-}
 MOST_PRINTED = 25  # lines that a cell prints
 MOST_BYTES = 1_500_000
 SECONDS_PER_CELL = 600  # a cell that hangs is an error, except in the full profile, where training takes hours
@@ -200,10 +195,9 @@ def _form_problems(path: Path, notebook: NotebookNode, code: list[NotebookNode])
     counts = [cell.execution_count for cell in code]
     if counts != list(range(1, len(code) + 1)):
         yield f"execution counts are {counts}, not 1..{len(code)}: it was not run top to bottom before it was saved"
-    most = LIMITS | EXCEPTIONS.get(path.stem, {})
     for name, number in sizes(notebook).items():
-        if number > most[name]:
-            yield f"{number} {name}, at most {most[name]}"
+        if number > LIMITS[name]:
+            yield f"{number} {name}, at most {LIMITS[name]}"
     if path.stat().st_size > MOST_BYTES:
         yield f"{path.stat().st_size / 1e6:.1f} MB, at most {MOST_BYTES / 1e6:.1f}: make the figures smaller"
     if (kernel := notebook.metadata.get("kernelspec", {}).get("name")) != "python3":

@@ -41,7 +41,7 @@ from helpers.keras_files import save_keras
 from helpers.runtime import KerasFunction
 from helpers.train import job
 
-RATES = {"sgd": 0.1, "adam": 0.003, "adagrad": 0.1, "adamw": 0.003}  # each one's best of three (notebook 05)
+RATES = {"sgd": 0.03, "adam": 0.001, "adagrad": 0.1, "adamw": 0.003}  # each one's best of three (notebook 05)
 PEOPLE = range(24)  # synthetic people who are trained on
 STEPS = 400  # batches of a training: a few clips are shown in more epochs
 FOLDS = 5
