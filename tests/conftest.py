@@ -78,7 +78,7 @@ def saved_action(tmp_path_factory) -> Path:
 
     keras.utils.set_random_seed(1)
     folder = tmp_path_factory.mktemp("action")
-    model = join_action_model(_tiny_backbone(), build_action_head(3, 4, features=8, units=4, pooled=True))
+    model = join_action_model(_tiny_backbone(), build_action_head(3, 4, features=8, units=4))
     spec = ClipSpec(length=4, window_s=1.0, size=32)
     model = _shake(model)
     save_action(folder, model, ("bend", "jump", "walk"), spec=spec, threshold=0.6)
@@ -107,11 +107,9 @@ def copy_model(tmp_path, saved_emotion, saved_action):
 def folders(tmp_path, monkeypatch) -> Path:
     """artifacts/ and .cache/, empty."""
     from helpers import training
-    from helpers.action import features as action_features
     from helpers.data import cache
 
-    for module in (training, action_features):
-        monkeypatch.setattr(module, "ARTIFACTS", tmp_path / "artifacts")
+    monkeypatch.setattr(training, "ARTIFACTS", tmp_path / "artifacts")
     monkeypatch.setattr(cache, "REPOSITORY", tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""From a video to the time steps of the action network: sampling in time, augmentation, windows."""
+"""From a video to the time steps of an action network that sees no person: sampling in time, windows."""
 
 from __future__ import annotations
 
@@ -64,44 +64,6 @@ class ClipSpec:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """One draw of random changes, the same for all frames of a clip.
-
-    mirror: left-right. gamma: exponent on 0..1 brightness. speed: > 1 plays faster.
-    zoom: factor on the cropped region's side. shift: (x, y) of its centre in shares of its side.
-    """
-
-    mirror: bool = False
-    gamma: float = 1.0
-    speed: float = 1.0
-    zoom: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Augmentation:
-        """Mirror half of the time, gamma 0.6..1.7, speed 0.8..1.25, zoom 0.85..1.2, shift up to 8 % of the side."""
-        return cls(
-            bool(rng.random() < 0.5),
-            float(np.exp(rng.uniform(-0.5, 0.5))),
-            float(np.exp(rng.uniform(-0.22, 0.22))),
-            float(rng.uniform(0.85, 1.2)),
-            tuple(float(v) for v in rng.uniform(-0.08, 0.08, 2)),
-        )
-
-    def apply(self, frame: np.ndarray) -> np.ndarray:
-        """Mirror and gamma of a uint8 frame; zoom and shift act on the crop (see `FrameSampler`)."""
-        if self.mirror:
-            frame = cv2.flip(frame, 1)
-        if self.gamma != 1.0:
-            table = (255 * (np.arange(256) / 255) ** self.gamma).round().astype(np.uint8)
-            frame = cv2.LUT(frame, table)
-        return frame
-
-
-NO_AUGMENTATION = Augmentation()  # as in evaluation and live
-
-
 def sample_indices(frames: int, length: int) -> np.ndarray:
     """Indices int (length,) of `length` frames spread evenly over a video, the last repeated when there are fewer."""
     if frames < 1 or length < 1:
@@ -114,8 +76,8 @@ def sample_indices(frames: int, length: int) -> np.ndarray:
 class FrameSampler:
     """Turns a stream of frames into a clip's time steps, one every `spec.step_s` seconds of the stream's own time."""
 
-    def __init__(self, spec: ClipSpec, augmentation: Augmentation = NO_AUGMENTATION):
-        self.spec, self.augmentation = spec, augmentation
+    def __init__(self, spec: ClipSpec):
+        self.spec = spec
         self._next_time: float | None = None
         self._recent: deque[tuple[float, np.ndarray]] = deque()
         self._region = MotionRegion()
@@ -172,9 +134,7 @@ class FrameSampler:
         return flow, estimate_ego_motion(flow, now)
 
     def _cut(self, image: np.ndarray, centre: np.ndarray, sides: np.ndarray) -> np.ndarray:
-        """Region with this centre and these (width, height), changed by the augmentation, as (size, size)."""
-        sides = sides * self.augmentation.zoom
-        centre = centre + sides * self.augmentation.shift
+        """Region with this centre and these (width, height) as (size, size)."""
         scale = self.spec.size / sides
         matrix = np.array(
             [
@@ -202,18 +162,16 @@ class FrameSampler:
         return min(self._recent, key=lambda item: abs(item[0] - time_s))
 
 
-def steps_of(
-    frames: Iterable[tuple[np.ndarray, float]], spec: ClipSpec, augmentation: Augmentation = NO_AUGMENTATION
-) -> np.ndarray:
+def steps_of(frames: Iterable[tuple[np.ndarray, float]], spec: ClipSpec) -> np.ndarray:
     """float32 (n, size, size, 3): all time steps of a stream of (uint8 BGR frame, time in seconds)."""
-    sampler = FrameSampler(spec, augmentation)
-    steps = (sampler.push(augmentation.apply(frame), time_s / augmentation.speed) for frame, time_s in frames)
+    sampler = FrameSampler(spec)
+    steps = (sampler.push(frame, time_s) for frame, time_s in frames)
     return np.array([step for step in steps if step is not None], np.float32)
 
 
-def video_steps(path: Path | str, spec: ClipSpec, augmentation: Augmentation = NO_AUGMENTATION) -> np.ndarray:
+def video_steps(path: Path | str, spec: ClipSpec) -> np.ndarray:
     """float32 (n, size, size, 3) in [-1, 1]: all time steps of a video file. Raises VideoError."""
-    return steps_of(read_frames(path), spec, augmentation)
+    return steps_of(read_frames(path), spec)
 
 
 def windows(steps: np.ndarray, spec: ClipSpec) -> np.ndarray:

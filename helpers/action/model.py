@@ -40,51 +40,21 @@ def build_backbone(size: int, weights: str | None = "imagenet") -> keras.Model:
 
 
 def build_action_head(
-    classes: int,
-    length: int,
-    features: int = 1280,
-    *,
-    units: int = 128,
-    dropout: float = 0.5,
-    l2: float = 1e-4,
-    pooled: bool = False,
+    classes: int, length: int, features: int = 1280, *, units: int = 128, dropout: float = 0.5, l2: float = 1e-4
 ) -> keras.Model:
     """LSTM over the features of a clip: float32 (length, features) to float32 (classes,) softmax.
 
-    The LSTM's states are averaged over time: an action may end before the window does.
-    pooled: a linear layer on mean and maximum of each feature over the clip, standardised, adds its vote to the LSTM's.
-    It has ten times the l2: for a set of a few dozen clips, where the LSTM alone learns them by heart.
+    The LSTM's states are averaged over time: an action may end before the window does. What the encoder is fine-tuned
+    with; the deployed head has two such streams, see `two_stream.build_two_stream_head`.
     """
     penalty = regularizers.L2(l2) if l2 else None
     inputs = keras.Input((length, features), name="features")
-    norm = _standardise("feature_norm") if pooled else layers.LayerNormalization(name="feature_norm")
-    steps = norm(inputs)
+    steps = layers.LayerNormalization(name="feature_norm")(inputs)
     x = layers.Dropout(dropout, name="feature_dropout")(steps)
     x = layers.LSTM(units, return_sequences=True, kernel_regularizer=penalty, name="lstm")(x)
     x = layers.GlobalAveragePooling1D(name="average")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
-    if not pooled:
-        return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="action")(x), name="action_head")
-    whole = layers.Concatenate(name="mean_max")(
-        [
-            layers.GlobalAveragePooling1D(name="feature_mean")(steps),
-            layers.GlobalMaxPooling1D(name="feature_max")(steps),
-        ]
-    )
-    whole = layers.Dropout(dropout, name="pooled_dropout")(_standardise("pooled_norm")(whole))
-    votes = layers.Dense(
-        classes,
-        kernel_initializer="zeros",
-        name="pooled_votes",
-        kernel_regularizer=regularizers.L2(10 * l2) if l2 else None,
-    )(whole)
-    x = layers.Add(name="votes")([layers.Dense(classes, name="lstm_votes")(x), votes])
-    return keras.Model(inputs, layers.Activation("softmax", name="action")(x), name="action_head")
-
-
-def _standardise(name: str) -> layers.Layer:
-    """Mean 0 and variance 1 of every feature over the training clips."""
-    return layers.BatchNormalization(momentum=0.9, center=False, scale=False, name=name)
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="action")(x), name="action_head")
 
 
 def join_action_model(backbone: keras.Model, head: keras.Model) -> keras.Model:

@@ -1,4 +1,4 @@
-"""helpers.action.clips and motion: decoding, time steps, optical flow, augmentation and windows."""
+"""helpers.action.clips and motion: decoding, time steps, optical flow and windows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from helpers.action import clips
 from helpers.action import motion as motion_module
-from helpers.action.clips import Augmentation, ClipSpec, FrameSampler
+from helpers.action.clips import ClipSpec, FrameSampler
 from helpers.action.motion import MotionRegion
 from helpers.data.videos import read_frames, write_video
 
@@ -117,12 +117,6 @@ def test_time_is_measured_in_seconds_not_frames(spec, fps, least):
     assert likeness(one[4:], other[4:]) > least
 
 
-def test_speed_changes_the_number_of_steps():
-    frames = stream(25, 4)
-    assert len(clips.steps_of(frames, FLOW)) == 32
-    assert len(clips.steps_of(frames, FLOW, Augmentation(speed=2.0))) == 16
-
-
 @ALL
 def test_a_stream_gives_the_steps_of_the_file(tmp_path, spec):
     """As a camera delivers it, frame by frame: live sees what training saw. Where an array lies in memory changes the
@@ -192,8 +186,8 @@ def test_a_still_scene_gives_an_empty_image(brightness, spec):
     [
         (lambda frame: (frame * 0.4).astype(np.uint8), 0.93, "a dark room"),
         (lambda frame: (frame * 0.7 + 70).clip(0, 255).astype(np.uint8), 0.97, "haze"),
-        (lambda frame: Augmentation(gamma=1.6).apply(frame), 0.9, "darker gamma"),
-        (lambda frame: Augmentation(gamma=0.6).apply(frame), 0.9, "brighter gamma"),
+        (lambda frame: (255 * (frame / 255) ** 1.6).astype(np.uint8), 0.9, "darker gamma"),
+        (lambda frame: (255 * (frame / 255) ** 0.6).astype(np.uint8), 0.9, "brighter gamma"),
         (lambda frame: cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), 0.999, "no colour"),
         (lambda frame: cv2.resize(frame, (640, 480), interpolation=cv2.INTER_LINEAR), 0.97, "four times the size"),
     ],
@@ -405,13 +399,6 @@ def test_after_one_frame_nothing_has_moved():
     assert (step == np.float32([0, 0, -1])).all()
 
 
-def test_outside_the_frame_nothing_moves():
-    """Seen four times as wide, most of the image lies outside of the frame."""
-    step = clips.steps_of(drifting_square(30, 0), FLOW, Augmentation(zoom=4.0))[-1]
-    assert (step[:2] == REST).all() and (step[:, :2] == REST).all()
-    assert step[..., 2].max() > 0
-
-
 @pytest.mark.parametrize("lamp", [0, 255], ids=["no lamp", "a lamp"])
 def test_contrast_is_local(lamp):
     """A dark corner with texture keeps its contrast when a lamp is switched on at the other end of the room."""
@@ -423,82 +410,6 @@ def test_contrast_is_local(lamp):
     assert 0.4 < normal[:, :40].std() < 1.1
     globally = (gray - gray.mean()) / (gray.std() + 4)
     assert lamp == 0 or globally[:, :40].std() < 0.6 * normal[:, :40].std(), "the lamp decides over the whole frame"
-
-
-# --------------------------------------------------------------------------------------------------- augmentation
-
-
-def test_one_draw_is_the_same_for_all_frames_of_a_clip():
-    """A still wall stays still: any change between frames would show as motion."""
-    wall = [(scene(0.0), k / 25) for k in range(50)]
-    for seed in range(5):
-        augmentation = Augmentation.draw(np.random.default_rng(seed))
-        for spec in (FLOW, MASKED):
-            assert (clips.steps_of(wall, spec, augmentation) == REST).all()
-        colour = clips.steps_of(wall, COLOUR, augmentation)
-        assert (colour == colour[0]).all() and not np.array_equal(colour[0], clips.steps_of(wall[:1], COLOUR)[0])
-
-
-@ALL
-def test_evaluation_and_live_do_not_augment(tmp_path, spec):
-    path = write_video(tmp_path / "v.avi", [frame for frame, _ in stream(25, 2)])
-    plain = clips.video_steps(path, spec)
-    np.testing.assert_allclose(clips.video_steps(path, spec, Augmentation()), plain, atol=1e-5)
-    np.testing.assert_allclose(clips.video_steps(path, spec), plain, atol=1e-5)
-    frame = scene(0)
-    assert Augmentation().apply(frame) is frame
-
-
-@MOVING
-def test_mirrored_motion_is_the_mirror_of_the_motion(spec):
-    """The speed to the right changes its sign as well."""
-    frames = stream(25, 2)
-    plain, flipped = clips.steps_of(frames, spec), clips.steps_of(frames, spec, Augmentation(mirror=True))
-    for channel in range(3):
-        assert likeness(plain[2:, ..., channel], mirrored(flipped)[2:, ..., channel]) > 0.9
-    assert likeness(plain[2:, ..., 0], flipped[2:, ..., 0]) < 0.9
-
-
-@pytest.mark.parametrize(
-    "augmentation, row, column, expected, reason",
-    [
-        (Augmentation(), 32, 40, 1, "white right half, seen at five eighths"),
-        (Augmentation(mirror=True), 32, 40, -1, "mirrored: the white half is left"),
-        (Augmentation(shift=(-0.25, 0.0)), 32, 40, -1, "the region moves left, its content right"),
-        (Augmentation(zoom=0.5), 32, 33, 1, "the middle stays the middle"),
-        (Augmentation(zoom=2.0), 2, 60, -1, "beyond the frame it is black"),
-    ],
-)
-def test_what_each_change_does(augmentation, row, column, expected, reason):
-    frame = np.zeros((120, 160, 3), np.uint8)
-    frame[:, 80:] = 255
-    (step,) = clips.steps_of([(frame, 0.0)], COLOUR, augmentation)
-    np.testing.assert_allclose(step[row, column], expected, atol=0.02, err_msg=reason)
-
-
-@pytest.mark.parametrize(
-    "gamma, level, expected",
-    [
-        (1.0, 100, 100),
-        (2.0, 128, 64),
-        (0.5, 64, 128),
-        (1.7, 0, 0),
-        (0.6, 255, 255),
-    ],
-)
-def test_gamma_by_hand(gamma, level, expected):
-    """255 * (level / 255) ** gamma, rounded; black and white stay."""
-    assert Augmentation(gamma=gamma).apply(np.full((2, 2, 3), level, np.uint8))[0, 0, 0] == expected
-
-
-def test_draws_stay_in_their_ranges_and_repeat():
-    draws = [Augmentation.draw(np.random.default_rng(seed)) for seed in range(300)]
-    assert draws == [Augmentation.draw(np.random.default_rng(seed)) for seed in range(300)]
-    for name, low, high in (("gamma", 0.6, 1.7), ("speed", 0.8, 1.25), ("zoom", 0.85, 1.2)):
-        values = [getattr(draw, name) for draw in draws]
-        assert low <= min(values) < low * 1.05 and high >= max(values) > high * 0.95
-    assert max(abs(v) for draw in draws for v in draw.shift) <= 0.08
-    assert 0.4 < np.mean([draw.mirror for draw in draws]) < 0.6
 
 
 # --------------------------------------------------------------------------------------------------- windows

@@ -97,22 +97,6 @@ def test_freezing_before_an_unknown_layer_is_refused(backbone):
         action_model.freeze_before(backbone, "block_99")
 
 
-def test_a_pooled_head_adds_what_mean_and_maximum_vote_for():
-    """With an LSTM that votes for nothing what is left is a linear layer on the standardised mean and maximum."""
-    head, rng = action_model.build_action_head(3, 4, features=5, units=2, pooled=True), np.random.default_rng(0)
-    kernel = rng.normal(size=(10, 3)).astype(np.float32)
-    head.get_layer("pooled_votes").set_weights([kernel, np.zeros(3, np.float32)])
-    head.get_layer("lstm_votes").set_weights([np.zeros((2, 3), np.float32), np.float32([0, 0, 1])])
-    head.get_layer("feature_norm").set_weights(
-        [np.full(5, 2, np.float32), np.full(5, 4, np.float32)]
-    )  # mean 2, deviation 2
-    clips = rng.normal(size=(6, 4, 5)).astype(np.float32)
-    steps = (clips - 2) / np.sqrt(4 + 1e-3)
-    votes = np.concatenate([steps.mean(axis=1), steps.max(axis=1)], axis=1) / np.sqrt(1 + 1e-3) @ kernel + [0, 0, 1]
-    expected = np.exp(votes) / np.exp(votes).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(answer(head, clips), expected, atol=1e-5)
-
-
 def test_what_is_trained_is_the_whole_network(backbone, head, clip):
     """All steps of all clips in one batch give the numbers of step after step."""
     fast, whole = action_model.join_for_training(backbone, head), action_model.join_action_model(backbone, head)
