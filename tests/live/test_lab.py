@@ -27,9 +27,10 @@ from live_tools import ip_camera, wait_for
 from nbformat.sign import NotebookNotary
 
 from helpers.data.paths import REPOSITORY
-from helpers.data.videos import read_frames
+from helpers.data.videos import read_frames, write_video
 from helpers.live.panel import ABANDONED
 from helpers.synthetic.samples import demo_clip
+from helpers.synthetic.scenes import render_action
 
 try:
     from playwright.sync_api import Error, TimeoutError, expect, sync_playwright
@@ -40,6 +41,7 @@ NOTEBOOK = "notebooks/07_live_webcam.ipynb"
 CAMERA, ADDRESS = "This browser's camera", "File, folder or address"
 WINDOW = {"width": 1400, "height": 1300}
 LIMIT_S = 120  # for anything that is waited for; the machine may be busy
+TRAINING_S = 600  # for a model of eight clips
 GONE_S = 60  # a page that went away must be noticed by then; where it says nothing, that takes 25 s
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -443,6 +445,56 @@ def test_a_kernel_that_restarts_while_the_browsers_camera_streams(lab, sheet):
     sheet.wait_for_pictures()
     sheet.stop("the browser's camera")
     assert sheet.tracks() == ["ended"] * (given + 1)
+
+
+LEARNED = {"hello": "wave_two_hands", "bow": "bend"}  # labels of one's own, and what a synthetic person does
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """{(label, person): a video of sixteen seconds of a synthetic person}"""
+    folder = tmp_path_factory.mktemp("films")
+    return {
+        (label, person): write_video(folder / f"{label}-{person}.mp4", render_action(action, seed, 16.0))
+        for label, action in LEARNED.items()
+        for seed, person in enumerate(("anna", "bert", "carl"))
+    }
+
+
+@pytest.mark.training
+def test_from_nothing_to_a_recogniser_of_two_actions(lab, sheet, films):
+    """Record clips of two people, train, and let it see a third one: all with the mouse, a video as the camera."""
+
+    def play(film):
+        sheet.choose(ADDRESS)
+        sheet.panel.get_by_placeholder("video.mp4").fill(str(film))
+        sheet.press("Start")
+
+    sheet.run_to_the_panel()
+    sheet.panel.get_by_text("Own actions").click()
+    own = sheet.panel.locator(".widget-accordion")
+
+    def fill(field, text):
+        own.get_by_label(field, exact=True).fill(text)
+        sheet.page.keyboard.press("Tab")
+
+    fill("Folder", str(lab.folder / "own"))
+    fill("Seconds", "2")
+    fill("Clips", "2")
+    for label, person in ((label, person) for label, person in films if person != "carl"):
+        fill("Label", label)
+        fill("Person", person)
+        play(films[label, person])
+        own.get_by_role("button", name="Record clips").click()
+        expect(own).to_contain_text(re.compile(rf"Clips so far: .*\b{label} {2 if person == 'anna' else 4}\b"))
+        sheet.stop(films[label, person].name)
+
+    own.get_by_role("button", name="Train").click()
+    expect(own).to_contain_text("own-model and chosen", timeout=TRAINING_S * 1000)
+    for label in LEARNED:
+        play(films[label, "carl"])
+        expect(sheet.panel).to_contain_text(f"Action: {label}")
+        sheet.stop(films[label, "carl"].name)
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ import os
 import threading
 
 import pytest
-from live_tools import count_frames, idle_pipeline, wait_for, write_video
+from live_tools import count_frames, idle_pipeline, wait_for
 
 from helpers.data.folders import list_samples
-from helpers.live.capture import write_groups
 from helpers.live.panel import LivePanel
-from helpers.synthetic import scenes
 
 
 @pytest.fixture
@@ -89,23 +87,3 @@ def test_a_finished_model_is_chosen_at_once(panel, models):
     wait_for(lambda: panel.session.state == "running")
     assert panel.action_model.value == str(models[0])
     wait_for(lambda: "walk" in panel.action_bars.value)
-
-
-@pytest.mark.skipif(not os.environ.get("HAR_SLOW"), reason="trains for a minute and more: set HAR_SLOW=1")
-def test_train_makes_a_model_of_the_clips(panel, tmp_path):
-    """Two people, two actions, two clips each: what is trained is real, only small."""
-    for label in ("walk", "wave_two_hands"):
-        for number, person in enumerate(("anna", "anna", "ben", "ben"), 1):
-            path = tmp_path / "own_actions" / label / f"{person}-{number:03d}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_video(path, scenes.render_action(label, number, 2.5))
-    write_groups(tmp_path / "own_actions")
-    own = fill(panel)
-    own.train.value = True
-    wait_for(lambda: not own.train.value, 900)
-    model = tmp_path / "own_actions-model"
-    assert panel.action_model.value == str(model) and "chosen" in own.training.value, own.training.value
-    assert (model / "report.md").is_file()
-    panel.start.click()
-    wait_for(lambda: panel.session.pipeline.action is not None, 60)
-    assert panel.session.pipeline.action.labels == ("walk", "wave_two_hands")

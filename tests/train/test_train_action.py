@@ -103,6 +103,7 @@ def test_a_folder_of_clips_becomes_a_model_that_runs(clips, tmp_path, quick, cap
     assert main(arguments) == 2 and "holds a finished model" in capsys.readouterr().err
 
 
+@pytest.mark.training
 def test_a_stopped_training_goes_on_where_it_was(clips, tmp_path, quick, capsys, monkeypatch):
     output, begun = tmp_path / "model", []
 

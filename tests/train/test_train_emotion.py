@@ -40,6 +40,7 @@ def source(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.training
 def test_three_classes_of_other_names_become_a_model(source, tmp_path, capsys, monkeypatch):
     output = tmp_path / "my model"
     words = ["emotion", str(source), "--output", str(output), "--epochs", "1", "--optimizers", "adamw,sgd"]
