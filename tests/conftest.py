@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
+from helpers.data.paths import REPOSITORY
+
 
 def _tiny_backbone():
     """What MobileNetV2 is made of, once: convolution, depthwise convolution, batch normalisation; partly frozen, as
@@ -158,3 +160,28 @@ def _add_arguments(node) -> None:
 def as_keras_2():
     """as_keras_2(path): change the architecture in an .h5 file to what Keras 2 would have written."""
     return _as_keras_2
+
+
+@pytest.fixture
+def run_on_own_data(tmp_path, monkeypatch, capsys):
+    """run(name, changed): every cell of a notebook as somebody with data of their own runs it, in the full profile and
+    without the series' data sets; returns what it prints. changed: text of its cells, and what to put in its place."""
+    import matplotlib
+
+    monkeypatch.setenv("HAR_PROFILE", "full")
+    monkeypatch.setenv("HAR_DATA", str(tmp_path / "nothing"))
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+
+    def run(name: str, changed: dict[str, str]) -> str:
+        notebook = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        names: dict = {}
+        for cell in notebook["cells"]:
+            source = "".join(cell["source"])
+            for old, new in {**changed, "display(": "(lambda figure: figure)("}.items():
+                source = source.replace(old, new)
+            if cell["cell_type"] == "code":
+                exec(compile(source, cell["id"], "exec"), names)
+        return capsys.readouterr().out
+
+    return run

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
-import matplotlib
 import pytest
 
-from helpers.data.paths import REPOSITORY
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.synthetic.faces import render_expression
 
@@ -29,26 +26,13 @@ def write_faces(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 0.5])
-def test_every_cell_runs_on_faces_of_ones_own(tmp_path, monkeypatch, capsys, share):
+def test_every_cell_runs_on_faces_of_ones_own(tmp_path, run_on_own_data, share):
     write_faces(tmp_path / "faces")
-    monkeypatch.setenv("HAR_PROFILE", "full")
-    monkeypatch.setenv("HAR_DATA", str(tmp_path / "nothing"))
-    monkeypatch.chdir(tmp_path)
-    matplotlib.use("agg")
     changed = {
         'DATASET = "fer2013" ': f'DATASET = "{tmp_path / "faces"}" ',
         'OUTPUT = "../out/emotion"': f'OUTPUT = "{tmp_path / "out"}"',
         "RECIPE = EmotionRecipe() ": f"RECIPE = replace({SMALL}, vote_share={share}) ",
-        "display(": "(lambda figure: figure)(",
     }
-    notebook = json.loads((REPOSITORY / "notebooks" / "04_emotion_training.ipynb").read_text(encoding="utf-8"))
-    names: dict = {}
-    for cell in notebook["cells"]:
-        source = "".join(cell["source"])
-        for old, new in changed.items():
-            source = source.replace(old, new)
-        if cell["cell_type"] == "code":
-            exec(compile(source, cell["id"], "exec"), names)
-    out = capsys.readouterr().out
+    out = run_on_own_data("04_emotion_training", changed)
     assert "the labels alone are the targets" in out and "n=    5" in out and "this study belongs to FER-2013" in out
     assert EmotionClassifier.load(tmp_path / "out", strict=True).labels == tuple(SHOWN)
