@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from helpers.evaluate.metrics import confusion_counts
 from helpers.predictions import Predictions
 
-_DPI = 80  # an 8-inch figure is 640 pixels wide: readable in a notebook, a few tens of kB
-_COUNTS_UP_TO = 12  # classes; with more the numbers in the cells of a confusion matrix overlap
+_DPI = 100  # a notebook shows an inch as 96 pixels or fewer: text of 8 points keeps its size
+_COUNTS_UP_TO = 16  # classes; with more the numbers in the cells of a confusion matrix overlap
 _NAMES_UP_TO = 40  # class names along an axis; with more only every second, third, ... is written
 
 
@@ -31,14 +31,17 @@ def _new_figure(
 def plot_confusion(predictions: Predictions, ax: Axes | None = None) -> Figure:
     """Confusion matrix: share of each true class (colour, first number) and count (second number).
 
-    A class without a file keeps an empty row. With many classes the numbers are left out, with
-    very many also some of the names.
+    Rows are the classes that have files. Columns are the same, then those that were only predicted. With many classes
+    the numbers are left out, with very many also some of the names.
     """
     counts = confusion_counts(predictions)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    true, predicted = counts.sum(axis=1) > 0, counts.sum(axis=0) > 0
+    rows, columns = np.flatnonzero(true), np.concatenate([np.flatnonzero(true), np.flatnonzero(~true & predicted)])
+    counts = counts[np.ix_(rows, columns)]
+    shares = counts / counts.sum(axis=1, keepdims=True)
     if ax is None:
-        side = 3.2 + 0.5 * min(len(counts), 12)
-        ax = _new_figure(size=(side + 0.6, side))[1][0, 0]
+        width, height = (2.6 + 0.45 * min(number, 13) for number in (len(columns), len(rows)))
+        ax = _new_figure(size=(width + 0.6, height))[1][0, 0]
     notes = np.array(
         [f"{share:.2f}\n{count}" if count else "" for share, count in zip(shares.flat, counts.flat, strict=True)]
     )
@@ -51,16 +54,16 @@ def plot_confusion(predictions: Predictions, ax: Axes | None = None) -> Figure:
         square=True,
         fmt="",
         annot_kws={"size": 8},
-        annot=notes.reshape(counts.shape) if len(counts) <= _COUNTS_UP_TO else None,
+        annot=notes.reshape(counts.shape) if len(columns) <= _COUNTS_UP_TO else None,
         xticklabels=False,
         yticklabels=False,
         cbar_kws={"label": "share of the true class", "shrink": 0.8},
     )
-    named = np.arange(0, len(counts), -(-len(counts) // _NAMES_UP_TO))
-    names = [predictions.classes[number] for number in named]
-    size = 10 if len(counts) <= _COUNTS_UP_TO else 8
-    ax.set_xticks(named + 0.5, names, rotation=90, fontsize=size)
-    ax.set_yticks(named + 0.5, names, rotation=0, fontsize=size)
+    size = 10 if len(columns) <= _COUNTS_UP_TO else 8
+    for axis, classes, rotation in ((ax.xaxis, columns, 90), (ax.yaxis, rows, 0)):
+        named = np.arange(0, len(classes), -(-len(classes) // _NAMES_UP_TO))
+        names = [predictions.classes[number] for number in classes[named]]
+        axis.set_ticks(named + 0.5, names, rotation=rotation, fontsize=size)
     ax.set(
         xlabel="predicted",
         ylabel="true",
@@ -74,7 +77,7 @@ def plot_histories(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Fi
 
     Validation solid, training dashed; one colour of seaborn's colour-blind palette per run.
     """
-    figure, axes = _new_figure(1, 2, size=(10, 3.8))
+    figure, axes = _new_figure(1, 2, size=(9, 3.6))
     colours = sns.color_palette("colorblind", len(histories))
     for ax, key in zip(axes[0], ("loss", "accuracy"), strict=True):
         for colour, history in zip(colours, histories.values(), strict=True):
@@ -111,8 +114,8 @@ def plot_image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns
     """
     rows = -(-len(images) // columns)
     title_lines = max(title.count("\n") + 1 for title in titles)
-    height = rows * (1.5 + 0.17 * title_lines)
-    figure, axes = _new_figure(rows, columns, size=(1.5 * columns, height))
+    height = rows * (1.25 + 0.17 * title_lines)
+    figure, axes = _new_figure(rows, columns, size=(1.25 * columns, height))
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, title in zip(axes.flat, images, titles, strict=False):

@@ -51,6 +51,7 @@ FACES = np.zeros((7, 48, 48), dtype=np.uint8)
 FIGURES = {
     "confusion, 7 classes": lambda: plots.plot_confusion(random_predictions(EMOTIONS, 300)),
     "confusion, a class without files": lambda: plots.plot_confusion(FIVE),
+    "confusion, 13 classes": lambda: plots.plot_confusion(random_predictions(MANY[:13], 300)),
     "confusion, 101 classes": lambda: plots.plot_confusion(random_predictions(MANY, 500)),
     "histories": lambda: plots.plot_histories(HISTORIES),
     "histories, one epoch": lambda: plots.plot_histories(
@@ -68,11 +69,22 @@ def test_figure_renders_quietly_with_everything_inside(name):
         figure = FIGURES[name]()
         file = io.BytesIO()
         figure.savefig(file, format="png")
-    assert len(file.getvalue()) < 150_000
+    assert len(file.getvalue()) < 200_000, "a notebook holds eight of them in 1.5 MB"
     assert plt.get_fignums() == [], "an open pyplot figure would be shown a second time"
     drawn = figure.get_tightbbox()  # in inches, everything that is drawn
     width, height = figure.get_size_inches()
     assert drawn.x0 >= -0.01 and drawn.y0 >= -0.01 and drawn.x1 <= width + 0.01 and drawn.y1 <= height + 0.01
+
+
+def test_confusion_has_rows_with_files_and_columns_that_something_is_in():
+    classes = ("bend", "jump", "walk", "wave")  # nothing is "jump", "wave" is neither true nor predicted
+    rows = np.eye(4)[[0, 1, 2, 1]] * 0.6 + 0.1
+    found = Predictions(tuple("1234"), ("bend", "bend", "walk", "walk"), classes, rows)
+    ax = plots.plot_confusion(found).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["bend", "walk"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["bend", "walk", "jump"]
+    numbers = [text.get_text() for text in ax.texts]
+    assert numbers == ["0.50\n1", "", "0.50\n1", "", "0.50\n1", "0.50\n1"]
 
 
 def test_confusion_can_share_a_figure():
