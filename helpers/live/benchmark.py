@@ -1,11 +1,13 @@
-"""How fast the live system is: its loop and the baseline on one video, in turns."""
+"""How fast the live system is: its loop and two baselines on one video, in turns."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from helpers.live.sources import open_source
 
 BLOCK = 24  # frames that this project's loop does in its turn, about a second
 FRAMES = 15 * BLOCK  # of the video that are measured
-BASELINE_FRAMES = 3  # frames that the baseline does in its turn, spread over the same second
+BASELINE_FRAMES = 3  # frames that a baseline does in its turn, spread over the same second
 
 
 # What the stages are booked under, in the order of the table.
@@ -64,14 +66,20 @@ def _our_frames(pipeline: Pipeline, frames: Iterator) -> Iterator[tuple[float, F
 
 
 class BaselineLoop:
-    """The baseline, what most tutorials show, with the same networks: for every frame, the detector on the whole
-    image, `model.predict` on the whole window of the action network and on every face.
+    """The plain loop with the same networks: for every frame, the detector on the whole image, the action network on
+    the whole window, the emotion network on every face.
+
+    litert: call the networks as the pipeline does, and not by `model.predict`: what is left is the repeated work.
     """
 
-    def __init__(self, action: ActionClassifier, emotion: EmotionClassifier):
+    def __init__(self, action: ActionClassifier, emotion: EmotionClassifier, litert: bool = False):
         self.action, self.emotion, self.finder = action, emotion, FaceFinder(detect_width=640)
-        self.action_network = load_keras(DEFAULT_ACTION / "action_model.h5")
-        self.emotion_network = load_keras(DEFAULT_EMOTION / "emotion_model.h5")
+        if litert:
+            self.classify, self.feel = lambda steps: action.classify(action.encode(steps)[None]), emotion.predict
+        else:
+            network = load_keras(DEFAULT_ACTION / "action_model.h5")
+            self.classify = lambda steps: network.predict(action.network_input(steps), verbose=0)
+            self.feel = partial(load_keras(DEFAULT_EMOTION / "emotion_model.h5").predict, verbose=0)
         self.sampler = action.sampler()
         self.window = deque(maxlen=action.memory)
 
@@ -85,14 +93,12 @@ class BaselineLoop:
         if not self.window:
             self.watch(frame, time_s)
         padding = [self.window[-1]] * (self.action.spec.length - len(self.window))
-        clip = self.action.network_input([*self.window, *padding])
-        probabilities = self.action_network.predict(clip, verbose=0)[0]
-        probabilities = probabilities[: len(self.action.labels)]
+        probabilities = self.classify([*self.window, *padding])[0, : len(self.action.labels)]
         faces, preprocessor = self.finder.find(frame), self.emotion.preprocessor
         moods = []
         if faces:
             crops = np.stack([preprocessor.crop(frame, face.landmarks) for face in faces])
-            moods = self.emotion_network.predict(preprocessor.normalise(crops), verbose=0)
+            moods = self.feel(preprocessor.normalise(crops))
         seen = tuple(
             FaceResult(
                 number,
@@ -126,7 +132,7 @@ class BaselineLoop:
 
 
 def measure(source: str | Path = "demo", frames: int = FRAMES, settings: LiveSettings | None = None) -> dict:
-    """Both loops over the first `frames` of a video, taking turns; a dict of JSON types for `describe`.
+    """The loops over the first `frames` of a video, taking turns; a dict of JSON types for `describe`.
 
     Raises DataError when the video cannot be read or is shorter than a turn.
     """
@@ -135,17 +141,22 @@ def measure(source: str | Path = "demo", frames: int = FRAMES, settings: LiveSet
             raise DataError(f"{source}: too short to measure; {BLOCK} frames are needed")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     pipeline = Pipeline.load(settings=settings or LiveSettings())
-    baseline = BaselineLoop(pipeline.action, pipeline.emotion)
-    _warm_up(pipeline, baseline, source)
+    baselines = {
+        name: BaselineLoop(pipeline.action, pipeline.emotion, litert=name == "LiteRT")
+        for name in ("model.predict", "LiteRT")
+    }
+    _warm_up(pipeline, baselines.values(), source)
     turns, milliseconds, latencies, frame_ms = [], {}, [], []
-    with open_source(source) as ours, open_source(source) as theirs:
-        our, their = _our_frames(pipeline, iter(ours)), baseline.frames(iter(theirs))
+    with ExitStack() as stack:
+        videos = [iter(stack.enter_context(open_source(source))) for _ in range(1 + len(baselines))]
+        our = _our_frames(pipeline, videos[0])
+        theirs = [loop.frames(video) for loop, video in zip(baselines.values(), videos[1:], strict=True)]
         for _ in range(frames // BLOCK):
             done = list(islice(our, BLOCK))
             if len(done) < BLOCK:
                 break
-            slow = [ms for ms in islice(their, BLOCK) if ms is not None]
-            turns.append([float(np.mean([ms for ms, _, _ in done])), float(np.mean(slow))])
+            slow = [[ms for ms in islice(their, BLOCK) if ms is not None] for their in theirs]
+            turns.append([float(np.mean(values)) for values in ([ms for ms, _, _ in done], *slow)])
             for ms, result, stages in done:
                 frame_ms.append(ms)
                 latencies.append(result.latency_ms)
@@ -153,7 +164,7 @@ def measure(source: str | Path = "demo", frames: int = FRAMES, settings: LiveSet
                     milliseconds.setdefault(name, []).append(value)
     if not turns:
         raise DataError(f"{source}: shorter than its header says; {BLOCK} frames are needed")
-    ours_ms, baseline_ms = np.array(turns).T
+    ours_ms, *baselines_ms = np.array(turns).T
     return {
         "frames": len(frame_ms),
         "turns": len(turns),
@@ -161,15 +172,17 @@ def measure(source: str | Path = "demo", frames: int = FRAMES, settings: LiveSet
         "frame_ms": {"mean": _round(np.mean(frame_ms)), "median": _round(np.median(frame_ms))},
         "latency_ms": {f"p{p}": _round(np.percentile(latencies, p)) for p in (50, 95, 100)},
         "baseline_frames": BASELINE_FRAMES * len(turns),
-        "baseline_ms": {"mean": _round(np.mean(baseline_ms)), "median": _round(np.median(baseline_ms))},
-        "ratio": _ratio(baseline_ms, ours_ms),
+        "baselines": {
+            name: {"mean_ms": _round(np.mean(ms)), "median_ms": _round(np.median(ms)), "ratio": _ratio(ms, ours_ms)}
+            for name, ms in zip(baselines, baselines_ms, strict=True)
+        },
         "stages": _stage_table(milliseconds),
         "start": _measure_start(pipeline, source),
         "machine": {"cores": os.cpu_count(), "load_before": None if load is None else _round(load)},
     }
 
 
-def _warm_up(pipeline: Pipeline, baseline: BaselineLoop, source: str | Path) -> None:
+def _warm_up(pipeline: Pipeline, baselines: Iterable[BaselineLoop], source: str | Path) -> None:
     """The first calls of every part also allocate and compile."""
     with open_source(source) as video:
         for _ in islice(_our_frames(pipeline, iter(video)), 3 * BLOCK):
@@ -177,12 +190,12 @@ def _warm_up(pipeline: Pipeline, baseline: BaselineLoop, source: str | Path) -> 
     pipeline.reset()
     with open_source(source) as video:
         frame, time_s = next(iter(video))
-    for _ in range(2):
+    for baseline in (*baselines, *baselines):
         baseline.answer(frame, time_s)
 
 
 def _ratio(baseline_ms: np.ndarray, ours_ms: np.ndarray) -> dict[str, float]:
-    """How many times longer the baseline took, turn by turn: median, quartiles and ends."""
+    """How many times longer a baseline took, turn by turn: median, quartiles and ends."""
     ends = np.percentile(baseline_ms / ours_ms, (50, 25, 75, 0, 100))
     return dict(zip(("median", "lower_quartile", "upper_quartile", "least", "most"), map(_round, ends), strict=True))
 
@@ -236,7 +249,7 @@ def _measure_start(pipeline: Pipeline, source: str | Path = "demo", repeats: int
 
 def describe(measured: dict) -> str:
     """What `measure` found, as text."""
-    m, ratio, latency, start = measured, measured["ratio"], measured["latency_ms"], measured["start"]
+    m, latency, start = measured, measured["latency_ms"], measured["start"]
     lines = [f"{'stage':<11}{'calls':>6}{'median ms':>11}{'mean ms':>9}{'share':>7}"]
     lines += [
         f"{name:<11}{row['calls']:>6}{row['median_ms']:>11.2f}{row['mean_ms']:>9.2f}{row['share']:>7.0%}"
@@ -248,11 +261,17 @@ def describe(measured: dict) -> str:
         f"(mean over {m['frames']} frames; median {m['frame_ms']['median']:.1f})",
         f"from a frame's arrival to its result: median {latency['p50']:.1f} ms, "
         f"95 of 100 within {latency['p95']:.1f} ms, longest {latency['p100']:.1f} ms",
-        f"the baseline: {m['baseline_ms']['mean']:.0f} ms a frame (mean over {m['baseline_frames']} frames; "
-        f"median of turns {m['baseline_ms']['median']:.0f})",
-        f"ratio: {ratio['median']:.1f} times as fast (median of {m['turns']} turns; quartiles "
-        f"{ratio['lower_quartile']:.1f} to {ratio['upper_quartile']:.1f}, "
-        f"ends {ratio['least']:.1f} to {ratio['most']:.1f})",
+    ]
+    for name, loop in m["baselines"].items():
+        ratio = loop["ratio"]
+        lines += [
+            f"the baseline with {name}: {loop['mean_ms']:.0f} ms a frame (mean over {m['baseline_frames']} frames; "
+            f"median of turns {loop['median_ms']:.0f})",
+            f"ratio: {ratio['median']:.1f} times as fast (median of {m['turns']} turns; quartiles "
+            f"{ratio['lower_quartile']:.1f} to {ratio['upper_quartile']:.1f}, "
+            f"ends {ratio['least']:.1f} to {ratio['most']:.1f})",
+        ]
+    lines += [
         "after Start, models loaded: "
         + ", ".join(
             f"first {name} {np.median(values):.2f} s" if values else f"no {name}" for name, values in start.items()

@@ -17,10 +17,11 @@ from helpers.live.results import LiveSettings
 from helpers.live.sources import open_source
 
 
-def test_both_loops_give_the_same_answers():
+@pytest.mark.parametrize("litert", [False, True], ids=["model.predict", "LiteRT"])
+def test_a_baseline_gives_the_same_answers(litert):
     """So that the ratio compares two ways to one result: networks, window, faces."""
     pipeline = Pipeline.load(settings=LiveSettings(smoothing_s=0))
-    baseline = benchmark.BaselineLoop(pipeline.action, pipeline.emotion)
+    baseline = benchmark.BaselineLoop(pipeline.action, pipeline.emotion, litert)
     compared = []
     with open_source("demo") as video:
         for number, (frame, time_s) in enumerate(islice(video, 71)):
@@ -48,14 +49,17 @@ def test_figures_fit_together_and_go_through_json():
     whole = measured["frame_ms"]["mean"]
     assert 0.5 * whole < spent < 2 * whole, "nothing large is left out; at most two threads work at a time"
     assert measured["fps"] == pytest.approx(1e3 / measured["frame_ms"]["mean"], rel=0.01)
-    ratio, latency = measured["ratio"], measured["latency_ms"]
-    assert ratio["least"] <= ratio["lower_quartile"] <= ratio["median"] <= ratio["upper_quartile"] <= ratio["most"]
+    latency, ratios = measured["latency_ms"], {name: loop["ratio"] for name, loop in measured["baselines"].items()}
+    assert list(ratios) == ["model.predict", "LiteRT"]
+    for r in ratios.values():
+        assert r["least"] <= r["lower_quartile"] <= r["median"] <= r["upper_quartile"] <= r["most"]
     assert latency["p50"] <= latency["p95"] <= latency["p100"]
     start = measured["start"]
     assert all(first <= label for first, label in zip(start["frame"], start["emotion"], strict=True))
     assert max(start["emotion"]) < min(start["action"]), "an action needs its window, an emotion one frame"
     text = benchmark.describe(measured)
-    assert all(f"\n{name} " in f"\n{text}" for name in stages) and f"{ratio['median']:.1f} times as fast" in text
+    assert all(f"\n{name} " in f"\n{text}" for name in stages)
+    assert all(f"with {name}: " in text and f"{r['median']:.1f} times as fast" in text for name, r in ratios.items())
 
 
 @pytest.mark.parametrize(
