@@ -97,7 +97,8 @@ def draw_banner(frame: np.ndarray, text: str, mirror: bool = False) -> np.ndarra
 class Readout:
     """Holds the numbers that a person reads, so that they do not flicker: renewed every 0.3 s of the video's time.
 
-    The rate and the latency are means over the last second. A confidence is kept as long as its label stays.
+    The rate and the latency are means over the last second. Confidence and probabilities are kept together, so that
+    bars beside the image show its numbers, and as long as their label stays.
     """
 
     def __init__(self):
@@ -118,12 +119,17 @@ class Readout:
             span = now - self._frames[0][0]
             self.fps = (len(self._frames) - 1) / span if span > 0 else 0.0
             self.latency_ms = float(np.mean([latency for _, latency in self._frames]))
-        action = self._held.setdefault((None, result.action), result.action_confidence)
-        faces = tuple(
-            replace(face, confidence=self._held.setdefault((face.face_id, face.emotion), face.confidence))
-            for face in result.faces
+        action, actions = self._held.setdefault(
+            (None, result.action), (result.action_confidence, result.action_probabilities)
         )
-        return replace(result, action_confidence=action, faces=faces, latency_ms=self.latency_ms)
+        faces = tuple(self._steady_face(face) for face in result.faces)
+        return replace(
+            result, action_confidence=action, action_probabilities=actions, faces=faces, latency_ms=self.latency_ms
+        )
+
+    def _steady_face(self, face: FaceResult) -> FaceResult:
+        held = self._held.setdefault((face.face_id, face.emotion), (face.confidence, face.probabilities))
+        return replace(face, confidence=held[0], probabilities=held[1])
 
 
 def _draw_skeleton(image: np.ndarray, points: np.ndarray, mirror: bool, unit: float) -> None:

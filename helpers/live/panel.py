@@ -27,7 +27,6 @@ from helpers.live.session import LiveSession
 from helpers.live.sources import Source, open_source
 
 FRAMES_PER_S = 15  # shown at most; the pipeline itself is not slowed down
-BARS_PER_S = 8
 JPEG_QUALITY = 75
 LARGEST_WIDTH = 960  # pixels sent to the browser
 ANOTHER = "another"
@@ -61,7 +60,7 @@ class LivePanel(widgets.VBox):
         self.folder = Path(folder)
         self._lock, self._shower = threading.Lock(), None
         self._is_watched, self._ask_due = False, 0.0
-        self._shown, self._bars_due = None, 0.0
+        self._shown = None
         self._given, self._chosen_models = pipeline, ("", "")
         self._make_controls(pipeline)
         self._make_displays()
@@ -272,8 +271,7 @@ class LivePanel(widgets.VBox):
             self._show_state()
             self.own_actions.show()
             time.sleep(1 / FRAMES_PER_S)
-        self._bars_due = 0.0  # the last image and its numbers stay
-        self._show_latest()
+        self._show_latest()  # the last image and its numbers stay
         self.pause.value = self.record.value = False
         self.own_actions.show()
         self._show_state()
@@ -288,19 +286,15 @@ class LivePanel(widgets.VBox):
 
     def _show_latest(self) -> None:
         latest = self.session.latest
-        if latest is None:
+        if latest is None or latest is self._shown:
             return
-        if latest is not self._shown:
-            self._shown = latest
-            self.image.value = to_jpeg(latest.image)
-        if time.monotonic() >= self._bars_due:
-            self._bars_due = time.monotonic() + 1 / BARS_PER_S
-            faces = len(latest.result.faces)
-            self.speed.value = (
-                f"{latest.fps:.0f} frames a second · {latest.latency_ms:.0f} ms from frame to answer · "
-                f"{faces} face{'s' if faces != 1 else ''}"
-            )
-            self._show_bars(latest.result)
+        self._shown, faces = latest, len(latest.result.faces)
+        self.image.value = to_jpeg(latest.image)
+        self.speed.value = (
+            f"{latest.fps:.0f} frames a second · {latest.latency_ms:.0f} ms from frame to answer · "
+            f"{faces} face{'s' if faces != 1 else ''}"
+        )
+        self._show_bars(latest.result)
 
     def _show_bars(self, result: FrameResult | None) -> None:
         pipeline, none = self.session.pipeline, np.zeros(0)

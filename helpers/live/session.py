@@ -25,8 +25,9 @@ from helpers.live.sources import DEFAULT_FPS, Source, open_source, without_passw
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """The newest answer of a session: annotated image (uint8 BGR), result, running number; and the frames per
-    second and latency (milliseconds) of the last second, renewed so seldom that a person can read them.
+    """The newest answer of a session: annotated image (uint8 BGR), the result with the numbers that stand in it,
+    running number; and the frames per second and latency (milliseconds) of the last second, renewed so seldom that a
+    person can read them.
     """
 
     image: np.ndarray
@@ -181,12 +182,13 @@ class LiveSession:
             if self._paused.is_set():
                 continue
             result = answer(self.pipeline, source, frame, time_s, (clock() - arrival) * 1e3)
-            image = draw_overlay(frame, readout.steady(result), readout.fps, mirror=self.mirror)
+            shown = readout.steady(result)
+            image = draw_overlay(frame, shown, readout.fps, mirror=self.mirror)
             self._record(job, image, result)
             if words := self._cut_clips(job, frame, time_s):
                 image = draw_banner(image, words)
             if job is self._job:
-                self.latest = LiveFrame(image, result, readout.fps, readout.latency_ms, number)
+                self.latest = LiveFrame(image, shown, readout.fps, readout.latency_ms, number)
         lost = f" {_lost(source)}" if source.skipped else ""
         if job.stop.is_set():
             return f"Stopped; {job.name} is closed.{lost}{job.why}"

@@ -129,3 +129,15 @@ def test_numbers_are_held_long_enough_to_be_read():
     assert shown[20].action_confidence == pytest.approx(0.7)
     assert len({r.latency_ms for r in shown}) == 4 and shown[-1].latency_ms == pytest.approx(10 + 27 / 2)
     assert readout.fps > 0 and shown[-1].action == "run"
+
+
+def test_bars_beside_the_image_show_its_numbers():
+    readout = overlay.Readout()
+    for number in range(30):
+        share = 0.5 + number / 100
+        shares = np.array([share, 1 - share])
+        face = results_module.FaceResult(1, (0, 0, 9, 9), np.zeros((68, 2)), "happy", share, shares)
+        result = replace(result_of(faces=[face], confidence=share, time_s=number / 30), action_probabilities=shares)
+        shown = readout.steady(result)
+        assert shown.action_confidence == shown.action_probabilities[0]
+        assert shown.faces[0].confidence == shown.faces[0].probabilities[0]
