@@ -87,7 +87,7 @@ def _rebuild(path: Path, error: Exception | None = None):
     except DataError:
         raise
     except Exception as second:
-        reasons = "; ".join(_first_line(reason) for reason in (error, second) if reason)
+        reasons = "; ".join(dict.fromkeys(_first_line(reason) for reason in (error, second) if reason))
         raise DataError(f"{path}: cannot be read, truncated or not a Keras model; restore it ({reasons})") from second
 
 

@@ -254,12 +254,13 @@ def trend(at: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
 def describe_soak(measured: dict) -> str:
     """What `soak` found, as text."""
     samples, recording, connection = measured["samples"], measured["recording"], measured["connection"]
+    answered, sent = sum(samples["shown"]), samples["camera"][-1]
     lines = [
-        f"{measured['minutes']:g} minutes, a sample every {measured['every_s']:g} s; "
-        f"{sum(samples['shown']):.0f} of {samples['camera'][-1]:.0f} frames answered, the others were dropped as late",
+        f"{measured['minutes']:g} minutes, a sample every {measured['every_s']:g} s; up to the last sample "
+        f"{answered:.0f} of {sent:.0f} frames were answered, the other {1 - answered / sent:.0%} dropped as late",
         f"the camera hung up {connection['hung_up']} times, the session told {connection['told']} interruptions; "
         f"the last: {connection['last'] or 'none'}",
-        f"recorded: of {recording['answered']} answered frames {recording['in_csv']} are in the csv and "
+        f"recorded, up to Stop: of {recording['answered']} answered frames {recording['in_csv']} are in the csv and "
         f"{recording['in_mp4']} in the mp4, which has {recording['fps']:g} places a second",
         f"the mp4: {recording['damaged']} damaged frames, in the camera's order: {recording['in_order']}, "
         f"{recording['video_s']:.1f} s of video for {recording['csv_s']:.1f} s in the csv, "
