@@ -347,6 +347,7 @@ def test_the_demo_clip(sheet):
     sheet.watch_labels()
     if path := os.environ.get("HAR_SCREENSHOT"):
         expect(sheet.panel).to_contain_text("Action: wave two hands")
+        sheet.page.wait_for_timeout(1500)  # until it is sure of it
         sheet.panel.screenshot(path=path)
     sheet.stop("the demo clip")
 
