@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from helpers.data.duplicates import group_by_pixels
+from helpers.data.duplicates import duplicate_pixels, group_by_pixels
 from helpers.data.files import IMAGE_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
 from helpers.data.images import read_image
@@ -62,7 +62,9 @@ def train(options: argparse.Namespace) -> None:
         few = len(train.samples) < _MANY
         data, recipe = _face_data(train, validation), _recipe(few, options.epochs)
         counts = [len(part.samples) for part in (train, validation, test)]
+        known = _known_in_test([*train.samples, *validation.samples], test.samples)
         print("{} faces to train on, {} to choose by, {} to score".format(*counts))
+        print("".join(f"WARNING: {sentence.replace('**', '')}\n" for sentence in known), end="", flush=True)
         work = job.work_folder(folder, [*train.samples, *validation.samples], recipe.as_dict())
         found = {}
         for name in options.optimizers:
@@ -85,6 +87,7 @@ def train(options: argparse.Namespace) -> None:
                 + ("the shipped network's features kept, its last layer trained." if few else "from scratch."),
                 "Answers assume that all classes are equally likely.",
                 *job.doubts(train.samples),
+                *known,
             ],
             skipped,
             scored="files that the network was not trained on",
@@ -135,14 +138,41 @@ def _split(crops: dict[str, Crops]) -> tuple[Crops, Crops, Crops]:
     everything = crops.get("all") or crops["train"]
     if not everything.samples:
         raise DataError("no face could be used; the reasons are above")
-    grouped = _joined_groups(job.known_groups(everything.samples))
+    everything = replace(everything, samples=job.known_groups(everything.samples))
+    inside = _joined_groups(everything.samples)
     if "test" in crops and crops["test"].samples:
-        inside, test = grouped, crops["test"]
+        test = crops["test"]
     else:
-        inside, held_out = split_groups(grouped, _TEST_SHARE, seed=1)
+        inside, held_out = split_groups(inside, _TEST_SHARE, seed=1)
         test = everything.of(held_out)
-    fit, validation = split_groups(inside, EmotionRecipe.validation_fraction, seed=1)
+    fit, validation = _split_to_choose(inside)
     return everything.of(fit), everything.of(validation), test
+
+
+def _split_to_choose(inside: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """(train, validation) by group; by image where the groups are too few, since these figures only choose an epoch."""
+    share = EmotionRecipe.validation_fraction
+    try:
+        return split_groups(inside, share, seed=1)
+    except DataError:
+        alone = group_by_pixels(inside)
+    for label in sorted({sample.label for sample in alone}):
+        if len({sample.group for sample in alone if sample.label == label}) < 2:
+            raise DataError(
+                f"class {label!r}: only one face is left to train on and to choose an epoch by; add faces of it, of "
+                "several people"
+            )
+    print("too few groups for a third part: the faces to choose by show people (groups) of those to train on")
+    return split_groups(alone, share, seed=1)
+
+
+def _known_in_test(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
+    """What the report says when test/ is not new to the network: the same people (groups), the same images."""
+    groups = [{one.group for one in part if job.has_group(one)} for part in (train, test)]
+    shared, copies = len(groups[0] & groups[1]), len(duplicate_pixels(train, test))
+    found = [f"{shared} of the {len(groups[1])} people (groups) in test/ are in train/, too"] if shared else []
+    found += [f"{copies} of the {len(test)} images in test/ are in train/, too"] if copies else []
+    return [f"**{'; '.join(found)}.** New people will score lower."] if found else []
 
 
 def _joined_groups(samples: Sequence[Sample]) -> list[Sample]:

@@ -24,6 +24,7 @@ from helpers.evaluate.plots import plot_confusion, plot_histories
 from helpers.predictions import Predictions
 
 _WORK, _REPORT = ".work", "report.md"  # checkpoints of an unfinished training; what a finished one has
+_FEW = 5  # groups: the bootstrap over fewer gives an interval of hardly any width
 
 
 @contextmanager
@@ -82,11 +83,16 @@ def _skipped(item: Skipped) -> str:
     return f"skipped {name}: {item.reason.removeprefix(f'{name}: ')}"
 
 
+def has_group(sample: Sample) -> bool:
+    """Whether more is known of a file than that nobody knows who or what it shows (see `group_of_name`)."""
+    return sample.group != f"{sample.label}/{sample.path.name}"
+
+
 def known_groups(samples: list[Sample]) -> list[Sample]:
     """The samples as they can be split: each file a group of its own, with a loud warning, when nothing tells apart
     which files show the same person or place, or when all of them show the same one."""
     own = [replace(sample, group=f"{sample.label}/{sample.path.name}") for sample in samples]
-    apart = sum(sample != alone for sample, alone in zip(samples, own, strict=True))
+    apart = sum(map(has_group, samples))
     if apart and len({sample.group for sample in samples}) > 1:
         if apart < len(samples):
             print(f"{len(samples) - apart} of {len(samples)} files have no recognisable group: each is one of its own")
@@ -103,7 +109,7 @@ def known_groups(samples: list[Sample]) -> list[Sample]:
 
 def doubts(samples: Sequence[Sample]) -> list[str]:
     """What the report says about a split by file."""
-    if any(sample.group != f"{sample.label}/{sample.path.name}" for sample in samples):
+    if any(map(has_group, samples)):
         return []
     return ["**No groups: split by file.** People and places are in training and in test; new ones will score lower."]
 
@@ -116,6 +122,7 @@ class Outcome:
     optimizer, its curves. chosen: the optimizer in use. notes: sentences about how it was trained.
     scored, closing: how `held_out` came about, and the sentence before the lines that use the model.
     evaluate_options: of the second of these lines. chosen_on: the files whose accuracy chose the optimizer.
+    figures: sentences to print below the accuracy.
     """
 
     task: str
@@ -129,6 +136,7 @@ class Outcome:
     closing: str = "Use it. The model was trained on all files; the second line wants others for a true figure:"
     evaluate_options: Sequence[str] = ()
     chosen_on: str = "held-out"
+    figures: Sequence[str] = ()
 
 
 def report(outcome: Outcome, folder: Path, file: OutputFile, source: str | Path) -> None:
@@ -136,12 +144,11 @@ def report(outcome: Outcome, folder: Path, file: OutputFile, source: str | Path)
     plot_histories(outcome.histories).savefig(folder / "curves.png")
     plot_confusion(outcome.held_out).savefig(folder / "confusion.png")
     metrics = summarise(outcome.held_out, len(outcome.skipped))
-    low, high = bootstrap_accuracy(outcome.held_out, outcome.held_out.groups)
-    groups = len(set(outcome.held_out.groups))
     figures = [
         metrics_line(metrics),
-        f"{groups} groups; 95 % interval of the accuracy, drawing whole groups: {low:.2f}..{high:.2f}",
+        _interval_over_groups(outcome.held_out),
         format_table(metrics),
+        *outcome.figures,
     ]
     if len(outcome.accuracies) > 1:
         compared = (f"{name} {accuracy:.3f}" for name, accuracy in outcome.accuracies.items())
@@ -166,6 +173,14 @@ def report(outcome: Outcome, folder: Path, file: OutputFile, source: str | Path)
     print("\n".join(figures))
     print(f"\n{outcome.closing}")
     print("\n".join(lines))
+
+
+def _interval_over_groups(held_out: Predictions) -> str:
+    groups = len(set(held_out.groups))
+    if groups < _FEW:
+        return f"{groups} groups: too few for an interval that draws whole groups; the one below is too narrow"
+    low, high = bootstrap_accuracy(held_out, held_out.groups)
+    return f"{groups} groups; 95 % interval of the accuracy, drawing whole groups: {low:.2f}..{high:.2f}"
 
 
 def _usage(outcome: Outcome, folder: Path, source: str | Path) -> list[str]:

@@ -14,9 +14,11 @@ import pytest
 from helpers.data.folders import Sample
 from helpers.data.paths import ARTIFACTS
 from helpers.emotion.classifier import EmotionClassifier
+from helpers.errors import DataError
 from helpers.evaluate.__main__ import main as evaluate
 from helpers.synthetic.faces import render_expression
 from helpers.train import emotion as train_emotion
+from helpers.train import job
 from helpers.train.__main__ import main
 
 SHOWN = {"calm": "neutral", "joy": "happy", "yawn": "surprise"}
@@ -81,6 +83,46 @@ def test_one_level_of_folders_is_split_three_ways_by_group(tmp_path):
     assert not (people[0] & people[1] or people[0] & people[2] or people[1] & people[2])
 
 
+def crops_of(folder: Path) -> dict[str, train_emotion.Crops]:
+    samples = train_emotion._list_parts(folder, [])
+    return {name: train_emotion.Crops(np.zeros((len(part), 4, 4), np.uint8), part) for name, part in samples.items()}
+
+
+def people_of(part: train_emotion.Crops) -> set[str]:
+    return {sample.path.name[:8] for sample in part.samples}
+
+
+def test_two_people_are_enough_one_to_train_on_and_one_to_score(tmp_path, capsys):
+    folder = write_faces(tmp_path / "faces", {"calm": 2, "joy": 2})
+    for path in list(folder.glob("*/*.png")):
+        for take in range(2, 6):
+            cv2.imwrite(str(path.with_name(path.name.replace("_1", f"_{take}"))), cv2.imread(str(path)) // take)
+    train, validation, test = train_emotion._split(crops_of(folder))
+    assert people_of(train) == people_of(validation) and not people_of(train) & people_of(test)
+    assert not {sample.path for sample in train.samples} & {sample.path for sample in validation.samples}
+    assert "too few groups" in capsys.readouterr().out
+
+
+def test_faces_of_one_person_are_split_by_file_and_the_report_says_so(tmp_path, capsys):
+    folder = write_faces(tmp_path / "faces", {"calm": 1, "joy": 1})
+    for path in list(folder.glob("*/*.png")):
+        for take in range(2, 8):
+            cv2.imwrite(str(path.with_name(path.name.replace("_1", f"_{take}"))), cv2.imread(str(path)) // take)
+    train, _, test = train_emotion._split(crops_of(folder))
+    assert "all files are of one group" in capsys.readouterr().out
+    assert job.doubts(train.samples) and len({sample.group for sample in test.samples}) == len(test.samples)
+
+
+def test_people_and_images_of_test_that_are_in_train_are_counted(tmp_path):
+    faces = {"calm": 3, "joy": 3}
+    write_faces(tmp_path / "train", faces)
+    write_faces(tmp_path / "test", faces, first=2)  # person02 is in both, with the same images
+    parts = crops_of(tmp_path)
+    (sentence,) = train_emotion._known_in_test(parts["train"].samples, parts["test"].samples)
+    assert "1 of the 3 people" in sentence and "2 of the 6 images" in sentence
+    assert not train_emotion._known_in_test(parts["train"].samples[:2], parts["test"].samples)
+
+
 @pytest.mark.parametrize("shrink, expected", [(1.0, True), (0.1, False)], ids=["a photograph", "smaller than a face"])
 def test_whole_photographs_are_told_from_face_crops(tmp_path, shrink, expected):
     photo = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
@@ -109,3 +151,9 @@ def test_a_class_with_a_single_face_is_refused_by_name(tmp_path, capsys):
     write_faces(tmp_path / "faces", {"calm": 6, "joy": 1})
     assert main(["emotion", str(tmp_path / "faces"), "--output", str(tmp_path / "out")]) == 2
     assert "'joy'" in capsys.readouterr().err
+
+
+def test_a_class_of_two_faces_is_refused_by_name(tmp_path, capsys):
+    write_faces(tmp_path / "faces", {"calm": 6, "joy": 2})
+    with pytest.raises(DataError, match="'joy': only one face is left"):
+        train_emotion._split(crops_of(tmp_path / "faces"))
