@@ -299,6 +299,12 @@ def synthetic_actions(labels: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(same | none))
 
 
+def synthetic_none(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `synthetic_actions` that are none of the labels."""
+    actions = synthetic_actions(labels)
+    return tuple(name for name in actions if SYNTHETIC_LABELS.get(name) == NONE and name not in labels)
+
+
 def shipped_encoder() -> keras.Model:
     """MobileNetV2 of the deployed model, fine-tuned on the flow of synthetic people; random in the smoke profile.
 
@@ -558,7 +564,14 @@ def cross_validate(
     return scored, {**mean, "seconds": np.sum([history["seconds"] for history in histories], axis=0).tolist()}
 
 
-def choose_threshold(scored: CrossValidation, head: keras.Model, clips: ActionClips, recipe: TwoStreamRecipe) -> float:
+def choose_threshold(
+    scored: CrossValidation,
+    head: keras.Model,
+    clips: ActionClips,
+    recipe: TwoStreamRecipe,
+    *,
+    progress: Callable = iter,
+) -> float:
     """The smallest threshold at which at most 5 % of the held-out real videos of none, where there are any, and at most
     5 % of synthetic people who do none of the actions get any answer.
 
@@ -566,10 +579,9 @@ def choose_threshold(scored: CrossValidation, head: keras.Model, clips: ActionCl
     `HELD_OUT`, whom it never saw.
     """
     none = [video for video, label in zip(scored.live, scored.labels, strict=True) if label == NONE]
-    actions = [name for name in synthetic_actions(clips.labels) if SYNTHETIC_LABELS.get(name) == NONE]
-    actions = tuple(name for name in actions if name not in clips.labels)
     people = HELD_OUT[:1] if profile() == "smoke" else HELD_OUT
-    _, features = clip_features(synthetic_people(people, actions), recipe, clips.encoder, 1)
+    shown = synthetic_people(people, synthetic_none(clips.labels))
+    _, features = clip_features(shown, recipe, clips.encoder, 1, progress=progress)
     windows = (live_windows(copies[0], recipe.clip) for copies in features)
     drawn = [live_answers(head.predict_on_batch(window), recipe.clip) for window in windows]
     return max(fit_threshold(videos) for videos in (none, drawn) if videos)

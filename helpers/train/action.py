@@ -18,8 +18,9 @@ from helpers.action.encoder import EncoderRecipe, tune_encoder
 from helpers.action.model import join_action_model
 from helpers.action.person import person_steps
 from helpers.action.pose import PoseEstimator, open_estimator
-from helpers.action.rejection import measure_rejection
+from helpers.action.rejection import Rejection, measure_rejection
 from helpers.action.two_stream import (
+    HELD_OUT,
     ActionClips,
     CrossValidation,
     TwoStreamBatches,
@@ -29,6 +30,8 @@ from helpers.action.two_stream import (
     cross_validate,
     read_clips,
     shipped_encoder,
+    synthetic_actions,
+    synthetic_none,
     train_head,
 )
 from helpers.data.cache import cached_array, content_key
@@ -45,6 +48,7 @@ RATES = {"sgd": 0.03, "adam": 0.001, "adagrad": 0.1, "adamw": 0.003}  # each one
 PEOPLE = range(24)  # synthetic people who are trained on
 STEPS = 400  # batches of a training: a few clips are shown in more epochs
 FOLDS = 5
+ENOUGH_NONE = 20  # clips: of fewer, not one may get an answer if at most 5 % may
 
 
 def train(options: argparse.Namespace) -> None:
@@ -70,7 +74,7 @@ def train(options: argparse.Namespace) -> None:
         if options.fine_tune:
             clips = tune(len(folds), everything)
         head, _ = train_head(clips, everything, _with_optimizer(recipe, chosen), work=work / chosen / "all")
-        threshold = choose_threshold(scored, head, clips, recipe)
+        threshold = choose_threshold(scored, head, clips, recipe, progress=_bar("people for the threshold"))
         model = join_action_model(clips.encoder, head)
         save_action(folder, model, clips.labels, spec=recipe.clip, threshold=threshold)
         save_keras(model, folder / "action_model", (".keras",))
@@ -85,30 +89,70 @@ def train(options: argparse.Namespace) -> None:
                 f"{len(folds)} folds by group, {recipe.epochs} epochs of {chosen}; the encoder is the shipped model's"
                 f"{', fine-tuned' if options.fine_tune else ''}.",
                 *job.doubts(samples),
-                f"Threshold {threshold:.2f}: with it at most 5 % of your clips in `{NONE}/`, if there are any, get any "
-                "answer, and at most 5 % of synthetic people who do none of the actions. The first were scored by "
-                "networks that never saw their group, the others by the final one, which never saw them.",
-                "The held-out clips as the live system shows them, a little too kindly, since the threshold was set on "
-                f"them: `{measure_rejection(scored.live, scored.targets, threshold).line()}`.",
+                f"The threshold is the smallest with which at most 5 % of your clips in `{NONE}/`, if there are any, "
+                "get any answer, and at most 5 % of synthetic people who do none of the actions. The first were scored "
+                "by networks that never saw their group, the others by the final one, which never saw them. Since it "
+                "was set on them, what is said of it above is a little too kind.",
             ],
             skipped,
+            figures=live_figures(threshold, measure_rejection(scored.live, scored.targets, threshold)),
         )
         job.report(outcome, folder, report, options.source)
 
 
 def _read_videos(samples: list[Sample], recipe: TwoStreamRecipe, skipped: list[Skipped], jobs: int) -> ActionClips:
     """The features of all clips; what cannot be read is named and goes to `skipped`."""
-    encoder, start, left_out = shipped_encoder(), time.perf_counter(), len(skipped)
-    clip_features(samples[:1], recipe, encoder, recipe.copies, skipped=[])
-    minutes = (time.perf_counter() - start) * len(samples) / 60 / jobs
-    print(f"\nfeatures of {len(samples)} clips, {recipe.copies} versions each: about {minutes:.1f} minutes", flush=True)
+    encoder, left_out = shipped_encoder(), len(skipped)
+    labels = tuple(sorted({sample.label for sample in samples} - {NONE}))
+    drawn = len(PEOPLE) * len(synthetic_actions(labels)) + len(HELD_OUT) * len(synthetic_none(labels))
+    clip_features(samples[:1], recipe, encoder, 1, skipped=[])  # what takes long only once
+    start = time.perf_counter()
+    clip_features(samples[-1:], recipe, encoder, recipe.copies, skipped=[])
+    minutes = (time.perf_counter() - start) * (len(samples) + drawn / recipe.copies) / 60 / jobs
+    print(
+        f"\nfeatures of your {len(samples)} clips, {recipe.copies} versions each, and of {drawn} clips of synthetic "
+        f"people, who show the same\nactions or none of them: about {minutes:.0f} minutes; what is there from another "
+        "training is not made again",
+        flush=True,
+    )
+    bars = iter(map(_bar, ("your clips", "synthetic people")))
     clips = read_clips(
-        samples, recipe, encoder, people=PEOPLE, skipped=skipped, jobs=jobs, progress=partial(tqdm, unit="clip")
+        samples,
+        recipe,
+        encoder,
+        people=PEOPLE,
+        skipped=skipped,
+        jobs=jobs,
+        progress=lambda files: next(bars)(files),
     )
     job.name_skipped(skipped[left_out:])
     if len(clips.labels) < 2:
         raise DataError(f"only {len(clips.labels)} class with a readable clip; two are needed")
     return clips
+
+
+def _bar(what: str) -> Callable:
+    return partial(tqdm, desc=what, unit="clip")
+
+
+def live_figures(threshold: float, found: Rejection) -> list[str]:
+    """What the live system shows with this threshold, in words, and what to do where that is little or unsure."""
+    shown = f"{found.answered:.0%} of the {found.actions} held-out clips of an action get an answer"
+    if found.answered:
+        shown += f", {found.right:.0%} of these the right one"
+    lines = [f"live, with the threshold {threshold:.2f}: {shown}"]
+    if found.negatives:
+        lines.append(f"{found.false_alarms:.0%} of the {found.negatives} clips in {NONE}/ get one")
+    if found.negatives < ENOUGH_NONE:
+        lines.append(
+            f"{found.negatives or 'no'} clips in {NONE}/: add some of people who do none of the actions, "
+            f"{ENOUGH_NONE} or more; until then the threshold is a guess"
+        )
+    if found.answered < 0.5:
+        lines.append(
+            "WARNING: most actions stay without an answer. Add clips, or write a smaller threshold into config.json"
+        )
+    return lines
 
 
 def _epochs(clips: ActionClips, recipe: TwoStreamRecipe) -> int:

@@ -16,6 +16,7 @@ from helpers.action import two_stream
 from helpers.action.classifier import ActionClassifier, TwoStreamClassifier
 from helpers.action.joints import ROW
 from helpers.action.person import TimeStep
+from helpers.action.rejection import Rejection
 from helpers.action.two_stream import ActionClips, ClipFeatures, TwoStreamRecipe, train_head
 from helpers.data.folders import Sample, group_of_name, list_samples
 from helpers.data.outputs import OutputFile
@@ -87,7 +88,8 @@ def test_a_folder_of_clips_becomes_a_model_that_runs(clips, tmp_path, quick, cap
         assert "n=6 skipped=2" in text and "3 groups" in text
         assert re.search(r"by held-out accuracy: sgd [01]\.\d{3}, adam [01]\.\d{3}; used: (sgd|adam)", text)
         assert "p3_broken.mp4" in text and "notes.txt" in text, "what is left out is named, with its reason"
-    assert "WARNING" not in printed and "hop" in printed and "false_alarms=" in report and "negatives=2" in report
+        assert "held-out clips of an action" in text and "of the 2 clips in none/ get one" in text
+    assert "no groups" not in printed and "hop" in printed
 
     live, evaluate = (shlex.split(line) for line in printed.strip().splitlines()[-2:])
     assert live[1:4] == ["-m", "helpers.live", "--action-model"] and evaluate[1:4] == [
@@ -216,6 +218,22 @@ def test_files_without_groups_are_warned_of(tmp_path, names, expected, capsys):
         assert "split by file" in job.doubts(split)[0]
     else:
         assert split == samples and job.doubts(split) == []
+
+
+@pytest.mark.parametrize(
+    "answered, negatives, said, unsaid",
+    [
+        (0.9, 30, ["90% of the 24", "0% of the 30 clips in none/"], ["WARNING", "add some"]),
+        (0.9, 4, ["0% of the 4 clips in none/", "4 clips in none/: add some", "20 or more"], ["WARNING"]),
+        (0.9, 0, ["no clips in none/: add some"], ["WARNING", "nan"]),
+        (0.0, 30, ["WARNING", "0% of the 24", "config.json"], ["nan", "add some"]),
+    ],
+    ids=["enough of everything", "few clips of none", "no clips of none", "a network that never answers"],
+)
+def test_what_the_threshold_does_is_said_in_words(answered, negatives, said, unsaid):
+    shares = (answered, 1.0 if answered else float("nan"), 0.0 if negatives else float("nan"))
+    text = "\n".join(action.live_figures(0.6, Rejection(*shares, 1.0, 24, negatives)))
+    assert all(words in text for words in said) and not any(words in text for words in unsaid)
 
 
 @pytest.mark.parametrize("option", [["--epochs", "0"], ["--epochs", "two"], ["--optimizers", "rmsprop"]])
