@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from helpers.console import libraries_silent
 from helpers.data.paths import REPOSITORY
 
 PROGRAM = """
@@ -94,3 +95,10 @@ def test_nohup_keeps_its_promise():
         process.send_signal(signal.SIGHUP)
         time.sleep(0.1)
         assert process.wait(30) == 3
+
+
+def test_what_libraries_write_past_python_is_dropped_and_only_while_asked_for(capfd):
+    with libraries_silent():
+        os.write(2, b"a library's warning")
+    os.write(2, b"an error")
+    assert capfd.readouterr().err == "an error"
