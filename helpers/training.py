@@ -19,6 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas
+from tqdm import tqdm
 
 from helpers.data.cache import cache_folder
 from helpers.data.files import whole_file
@@ -270,6 +271,7 @@ def fit(
             verbose=0,
             callbacks=[
                 _EpochSeconds(),
+                _EpochBar(kept),
                 keras.callbacks.ModelCheckpoint(last, save_weights_only=True),
                 keras.callbacks.ModelCheckpoint(
                     best,
@@ -330,6 +332,23 @@ class _EpochSeconds(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["seconds"] = round(time.perf_counter() - self._start, 2)
+
+
+class _EpochBar(keras.callbacks.Callback):
+    """How far the training is and how long it will take, for somebody at a terminal. done: epochs of an earlier run."""
+
+    def __init__(self, done: int):
+        super().__init__()
+        self._done = done
+
+    def on_train_begin(self, logs=None):
+        self._bar = tqdm(total=self.params["epochs"], initial=self._done, unit="epoch", leave=False, disable=None)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._bar.update()
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
 
 
 def capped_class_weights(targets: np.ndarray, classes: int, cap: float) -> np.ndarray:

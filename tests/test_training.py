@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -194,6 +195,16 @@ def test_which_epochs_weights_are_left(tmp_path, keep_best, resumed):
     assert history["val_accuracy"][-1] < 0.5 < max(history["val_accuracy"])
     accuracy = model.evaluate(*data.truth, verbose=0, return_dict=True)["accuracy"]
     assert accuracy == pytest.approx(max(history["val_accuracy"]) if keep_best else history["val_accuracy"][-1])
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_epochs_are_counted_at_a_terminal_and_nowhere_else(tmp_path, terminal, monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", screen)
+    training.fit(blob_model(), Blobs(batches=1), None, epochs=1, work=tmp_path, seed=0)
+    training.fit(blob_model(), Blobs(batches=1), None, epochs=3, work=tmp_path, seed=0)
+    assert ("1/3" in screen.getvalue() and "epoch" in screen.getvalue()) if terminal else not screen.getvalue()
 
 
 def test_without_validation_the_last_epoch_is_left(tmp_path):
