@@ -68,7 +68,12 @@ def load_labels(path: Path, outputs: int | None = None) -> tuple[str, ...]:
     outputs: of the model, when it is known. Raises DataError when the file is missing, is not JSON, does not number its
     classes 0, 1, 2, ... or does not name as many as the model has outputs.
     """
-    content = read_json(path)
+    names = f"the {outputs} class names" if outputs else "the class names"
+    content = read_json(
+        path,
+        f'not found; write {names} of the model into it, in the order of its outputs, as ["jump", "walk"]; '
+        "folders read by Keras are in alphabetical order",
+    )
     if isinstance(content, dict):
         by_name = all(type(value) is int for value in content.values())
         pairs = [(v, k) for k, v in content.items()] if by_name else list(content.items())

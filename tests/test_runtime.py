@@ -69,6 +69,11 @@ def test_labels_that_cannot_be_used_are_named(tmp_path, text, reason):
         pytest.fail(reason)
 
 
+def test_missing_labels_are_asked_for_by_number_and_order(tmp_path):
+    with pytest.raises(DataError, match=r"labels\.json: not found; write the 3 class names .* in the order"):
+        model_files.load_labels(tmp_path / "labels.json", 3)
+
+
 def test_labels_that_are_not_text_are_named(tmp_path):
     (tmp_path / "labels.json").write_bytes(b"\xff\xfe\x00[")
     with pytest.raises(DataError, match=r"labels\.json: not valid JSON"):
