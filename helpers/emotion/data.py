@@ -15,7 +15,7 @@ from helpers.data.fer2013 import FER_PLUS, read_manifest
 from helpers.data.folders import Sample, list_split
 from helpers.data.paths import data_root, find_dataset
 from helpers.data.splits import split_groups
-from helpers.emotion.faces import FaceFinder, FacePreprocessor, FaceSpec, crop_samples
+from helpers.emotion.faces import FaceFinder, FacePreprocessor, FaceSpec, are_photographs, crop_samples
 from helpers.errors import DataError
 from helpers.synthetic.samples import cached_emotion_samples
 from helpers.training import capped_class_weights, profile
@@ -66,8 +66,14 @@ def face_data(samples: list[Sample], spec: FaceSpec, *, validation_fraction: flo
     """Crops and targets of faces that are already cut out; images with equal pixels stay on one side of the split.
 
     vote_share: the part of each target that `expected_labels` makes from FER+ votes, where there are any; 0 leaves the
-        labels as they are. Raises DataError when a file cannot be read or a class cannot be split.
+        labels as they are. Raises DataError when a file cannot be read, a class cannot be split or the images are whole
+        photographs.
     """
+    if are_photographs(samples):
+        raise DataError(
+            f"{samples[0].path}: these are whole photographs, and what is needed here are faces that are cut out; "
+            "`python -m helpers.train emotion FOLDER --output DIR` finds the faces and trains on them"
+        )
     inside, outside = split_faces(samples, validation_fraction)
     labels = tuple(sorted({sample.label for sample in inside}))
     crops, targets = face_arrays(inside, labels, spec)

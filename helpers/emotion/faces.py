@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, distribution
@@ -28,6 +28,9 @@ EYE_DISTANCE, EYES_TO_MOUTH, CENTRE_Y = 0.379, 0.413, 0.590
 
 # dlib's detector draws a tighter box than FER-2013's crops; its side is this fraction of the crop's.
 DETECTOR_BOX = 0.89
+
+
+_THUMBNAIL = 100  # pixels; a set whose images are smaller holds face crops
 
 
 # Names of scalings, with what pixels are divided by and what is taken off then; see `FaceSpec`.
@@ -261,6 +264,18 @@ def plausible(landmarks: np.ndarray, side: float) -> bool:
     centre, framed = framing(landmarks)
     near = np.abs(centre / side - (0.5, CENTRE_Y)).max() < 0.25
     return bool(0.5 < framed / side < 1.5 and near and abs(eye_roll(landmarks)) < 40)
+
+
+def are_photographs(samples: Sequence[Sample]) -> bool:
+    """Whether the images are whole photographs: larger than thumbnails, and a face is found in most of a dozen."""
+    finder, found = FaceFinder(detect_width=640), []
+    for sample in samples[:: max(1, len(samples) // 12)]:
+        try:
+            image = read_image(sample.path)
+        except DataError:
+            continue
+        found.append(min(image.shape[:2]) > _THUMBNAIL and bool(finder.detect(to_gray(image))))
+    return sum(found) > len(found) / 2
 
 
 def crop_samples(

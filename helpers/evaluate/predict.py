@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from helpers.data.folders import Sample, Skipped, class_folders, list_samples
 from helpers.data.jobs import map_files
 from helpers.data.videos import read_frames, shortfall
 from helpers.emotion.classifier import EmotionClassifier
-from helpers.emotion.faces import FaceFinder, crop_samples
+from helpers.emotion.faces import FaceFinder, are_photographs, crop_samples
 from helpers.errors import DataError
 from helpers.predictions import Predictions
 
@@ -131,6 +132,12 @@ def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False
     """
     classifier = EmotionClassifier.load(model, strict=True)  # an assumed order of labels gives a wrong figure
     samples, left_out = _labelled_samples(source, classifier.labels, IMAGE_SUFFIXES)
+    if not detect and are_photographs(samples):
+        print(
+            "WARNING: these look like whole photographs, but are scored as faces that are already cut out; with "
+            "--detect the face is found first",
+            file=sys.stderr,
+        )
     predictions, skipped = predict_emotions(samples, classifier, detect, jobs)
     return Evaluation(replace(predictions, groups=()), left_out + skipped)
 

@@ -14,11 +14,10 @@ from tqdm import tqdm
 from helpers.data.duplicates import duplicate_pixels, group_by_pixels
 from helpers.data.files import IMAGE_SUFFIXES
 from helpers.data.folders import Sample, Skipped, class_folders, list_samples
-from helpers.data.images import read_image
 from helpers.data.splits import split_groups
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.emotion.data import FaceData
-from helpers.emotion.faces import FaceFinder, FacePreprocessor, crop_samples, to_gray
+from helpers.emotion.faces import FaceFinder, FacePreprocessor, are_photographs, crop_samples
 from helpers.emotion.training import EmotionRecipe, OptimizerSpec, fastest_precision, save_trained, train_emotion
 from helpers.errors import DataError
 from helpers.predictions import Predictions
@@ -26,7 +25,6 @@ from helpers.train import job
 
 RATES = {"adamw": 1e-3, "adam": 1e-3, "sgd": 1e-2, "adagrad": 1e-2}  # learning rates (at the peak) that suit each
 _MANY = 5000  # faces from which on a network is trained from scratch, for as long as FER-2013's
-_THUMBNAIL = 100  # pixels; a set whose images are smaller holds face crops
 _TEST_SHARE = 0.2  # of the faces, where the data have no test part
 
 
@@ -54,7 +52,7 @@ def train(options: argparse.Namespace) -> None:
     with job.output_folder(options.output, options.source) as (folder, report):
         everything = [sample for part in parts.values() for sample in part]
         job.describe(everything, skipped, "images")
-        detect, named = _are_photographs(everything), len(skipped)
+        detect, named = are_photographs(everything), len(skipped)
         print("whole photographs: the largest face of each is used" if detect else "faces that are already cut out")
         crops = {name: _crop(part, detect, skipped, options.jobs) for name, part in parts.items()}
         job.name_skipped(skipped[named:])
@@ -113,18 +111,6 @@ def _list_parts(source: Path | str, skipped: list[Skipped]) -> dict[str, list[Sa
     if unknown:
         raise DataError(f"{source}: test/ has classes that train/ has not: {', '.join(sorted(unknown))}")
     return parts
-
-
-def _are_photographs(samples: Sequence[Sample]) -> bool:
-    """Whether the images are whole photographs: larger than thumbnails, and a face is found in most of a dozen."""
-    finder, found = FaceFinder(detect_width=640), []
-    for sample in samples[:: max(1, len(samples) // 12)]:
-        try:
-            image = read_image(sample.path)
-        except DataError:
-            continue
-        found.append(min(image.shape[:2]) > _THUMBNAIL and bool(finder.detect(to_gray(image))))
-    return sum(found) > len(found) / 2
 
 
 def _crop(samples: list[Sample], detect: bool, skipped: list[Skipped], jobs: int) -> Crops:

@@ -62,6 +62,13 @@ def test_a_class_of_one_picture_is_refused_by_name(tmp_path):
         emotion_data.face_data(samples, SPEC, validation_fraction=0.2, vote_share=0.0)
 
 
+def test_whole_photographs_are_refused_with_the_command_that_takes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(emotion_data, "are_photographs", lambda samples: True)
+    samples = write_faces(tmp_path, {"a": 4, "b": 4}, {"a": "neutral", "b": "happy"})
+    with pytest.raises(DataError, match=r"whole photographs.*helpers\.train emotion"):
+        emotion_data.face_data(samples, SPEC, validation_fraction=0.2, vote_share=0.0)
+
+
 def test_expected_labels_follow_what_faces_with_the_same_votes_were_called():
     """Of 40 faces that all ten raters called neutral, FER-2013 calls 10 sad: each of them is expected to be sad by 1/4.
     A face without votes keeps its label."""

@@ -417,6 +417,14 @@ def files(tmp_path, photo) -> list[Sample]:
     return [Sample(tmp_path / name, "happy", name) for name in names]
 
 
+@pytest.mark.parametrize("shrink, expected", [(1.0, True), (0.1, False)], ids=["a photograph", "smaller than a face"])
+def test_whole_photographs_are_told_from_face_crops(tmp_path, photo, shrink, expected):
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(photo, None, fx=shrink, fy=shrink))
+    (tmp_path / "b.png").write_text("broken")
+    samples = [Sample(tmp_path / name, "x", name) for name in ("a.png", "b.png")]
+    assert faces.are_photographs(samples) is expected
+
+
 def test_unusable_files_are_collected_with_a_reason(files, finder):
     skipped: list[Skipped] = []
     crops, used = faces.crop_samples(files, FacePreprocessor(FaceSpec()), finder, detect=True, skipped=skipped)

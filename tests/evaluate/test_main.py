@@ -180,6 +180,13 @@ def test_detection_takes_the_largest_face_and_names_photos_without_one(capfd, tm
     )
 
 
+def test_whole_photographs_without_detection_are_warned_of(capfd, tmp_path, photo, emotion_model):
+    write_image(tmp_path / "photos" / "neutral" / "one.png", photo)
+    code, out, err = run(capfd, "emotion", tmp_path / "photos", "--model", emotion_model)
+    assert code == 0 and out[0].endswith("n=1 skipped=0")
+    assert len(err) == 1 and "WARNING" in err[0] and "--detect" in err[0]
+
+
 def test_fer2013_layout_is_scored_on_its_test_part(capfd, tmp_path, faces, emotion_model):
     for part, label in (("train", "happy"), ("train", "sad"), ("test", "happy")):
         target = tmp_path / "fer" / part / label

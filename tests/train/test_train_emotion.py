@@ -7,11 +7,9 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import cv2
-import matplotlib.cbook
 import numpy as np
 import pytest
 
-from helpers.data.folders import Sample
 from helpers.data.paths import ARTIFACTS
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.errors import DataError
@@ -121,15 +119,6 @@ def test_people_and_images_of_test_that_are_in_train_are_counted(tmp_path):
     (sentence,) = train_emotion._known_in_test(parts["train"].samples, parts["test"].samples)
     assert "1 of the 3 people" in sentence and "2 of the 6 images" in sentence
     assert not train_emotion._known_in_test(parts["train"].samples[:2], parts["test"].samples)
-
-
-@pytest.mark.parametrize("shrink, expected", [(1.0, True), (0.1, False)], ids=["a photograph", "smaller than a face"])
-def test_whole_photographs_are_told_from_face_crops(tmp_path, shrink, expected):
-    photo = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
-    cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(photo, None, fx=shrink, fy=shrink))
-    (tmp_path / "b.png").write_text("broken")
-    samples = [Sample(tmp_path / name, "x", name) for name in ("a.png", "b.png")]
-    assert train_emotion._are_photographs(samples) is expected
 
 
 @pytest.mark.parametrize(
