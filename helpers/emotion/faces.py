@@ -31,6 +31,7 @@ DETECTOR_BOX = 0.89
 
 
 _THUMBNAIL = 100  # pixels; a set whose images are smaller holds face crops
+_IN_PHOTOGRAPH = 0.8  # of the image's shorter side; a detector's box that is larger fills it, as in a crop
 
 
 # Names of scalings, with what pixels are divided by and what is taken off then; see `FaceSpec`.
@@ -267,14 +268,17 @@ def plausible(landmarks: np.ndarray, side: float) -> bool:
 
 
 def are_photographs(samples: Sequence[Sample]) -> bool:
-    """Whether the images are whole photographs: larger than thumbnails, and a face is found in most of a dozen."""
+    """Whether the images are whole photographs, not faces that are cut out: in most of a dozen a face is found, and it
+    leaves more of the image free than a crop does."""
     finder, found = FaceFinder(detect_width=640), []
     for sample in samples[:: max(1, len(samples) // 12)]:
         try:
-            image = read_image(sample.path)
+            gray = to_gray(read_image(sample.path))
         except DataError:
             continue
-        found.append(min(image.shape[:2]) > _THUMBNAIL and bool(finder.detect(to_gray(image))))
+        side = min(gray.shape)
+        boxes = finder.detect(gray) if side > _THUMBNAIL else []
+        found.append(bool(boxes) and max(width for *_, width, _ in boxes) < _IN_PHOTOGRAPH * side)
     return sum(found) > len(found) / 2
 
 

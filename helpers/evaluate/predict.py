@@ -134,7 +134,7 @@ def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False
     samples, left_out = _labelled_samples(source, classifier.labels, IMAGE_SUFFIXES)
     if not detect and are_photographs(samples):
         print(
-            "WARNING: these look like whole photographs, but are scored as faces that are already cut out; with "
+            "warning: these look like whole photographs, but are scored as faces that are already cut out; with "
             "--detect the face is found first",
             file=sys.stderr,
         )

@@ -417,8 +417,18 @@ def files(tmp_path, photo) -> list[Sample]:
     return [Sample(tmp_path / name, "happy", name) for name in names]
 
 
-@pytest.mark.parametrize("shrink, expected", [(1.0, True), (0.1, False)], ids=["a photograph", "smaller than a face"])
-def test_whole_photographs_are_told_from_face_crops(tmp_path, photo, shrink, expected):
+@pytest.mark.parametrize(
+    "cut, shrink, expected",
+    [(False, 1.0, True), (True, 1.0, False), (False, 0.1, False)],
+    ids=["a photograph", "cut to the face", "smaller than a face"],
+)
+def test_whole_photographs_are_told_from_face_crops(tmp_path, photo, finder, cut, shrink, expected):
+    if cut:
+        (face,) = finder.find(photo)
+        centre, side = faces.framing(face.landmarks)
+        (left, top), side = (centre - side / 2).astype(int), int(side)
+        photo = photo[top : top + side, left : left + side]
+        assert finder.detect(faces.to_gray(photo)), "it is the size that tells them apart"
     cv2.imwrite(str(tmp_path / "a.png"), cv2.resize(photo, None, fx=shrink, fy=shrink))
     (tmp_path / "b.png").write_text("broken")
     samples = [Sample(tmp_path / name, "x", name) for name in ("a.png", "b.png")]

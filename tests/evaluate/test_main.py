@@ -102,7 +102,7 @@ def run(capfd, *arguments) -> tuple[int, list[str], list[str]]:
     return (
         code,
         out.splitlines(),
-        [line for line in err.splitlines() if line.startswith(("skipped", "incomplete", "error"))],
+        [line for line in err.splitlines() if line.startswith(("skipped", "incomplete", "error", "warning"))],
     )
 
 
@@ -184,7 +184,7 @@ def test_whole_photographs_without_detection_are_warned_of(capfd, tmp_path, phot
     write_image(tmp_path / "photos" / "neutral" / "one.png", photo)
     code, out, err = run(capfd, "emotion", tmp_path / "photos", "--model", emotion_model)
     assert code == 0 and out[0].endswith("n=1 skipped=0")
-    assert len(err) == 1 and "WARNING" in err[0] and "--detect" in err[0]
+    assert len(err) == 1 and "whole photographs" in err[0] and "--detect" in err[0]
 
 
 def test_fer2013_layout_is_scored_on_its_test_part(capfd, tmp_path, faces, emotion_model):
