@@ -111,7 +111,7 @@ def _read_videos(samples: list[Sample], recipe: TwoStreamRecipe, skipped: list[S
     minutes = (time.perf_counter() - start) * (len(samples) + drawn / recipe.copies) / 60 / jobs
     print(
         f"\nfeatures of your {len(samples)} clips, {recipe.copies} versions each, and of {drawn} clips of synthetic "
-        f"people, who show the same\nactions or none of them: about {minutes:.0f} minutes; what is there from another "
+        f"people, who show the same\nactions or none of them: about {minutes:.1f} min; what is there from another "
         "training is not made again",
         flush=True,
     )
