@@ -40,7 +40,7 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class EmotionRecipe:
-    """Everything that decides what a face network becomes. The defaults train in about two hours on two cores.
+    """Everything that decides what a face network becomes. The defaults train in about an hour on two cores.
 
     face: how a face becomes the input (pixels); notebook 03 measures it.
     network: widths and regularisation; below a million parameters, so that a face takes 1 ms on one thread.
@@ -62,7 +62,7 @@ class EmotionRecipe:
     augmentation: FaceAugmentation = field(default_factory=FaceAugmentation)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     batch: int = 128
-    epochs: int = 110
+    epochs: int = 60
     label_smoothing: float = 0.05
     focal_gamma: float = 0.5
     class_weight_cap: float = 1.0
