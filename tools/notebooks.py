@@ -37,7 +37,8 @@ METADATA = {
     "language_info": {"name": "python"},
 }  # no version: it would change with the machine
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-LIMITS = {"words": 1300, "code cells": 18, "lines in a cell": 20, "figures": 8}  # a quarter of an hour's reading
+# A quarter of an hour's reading; longer lines of code have to be scrolled on GitHub.
+LIMITS = {"words": 1300, "code cells": 18, "lines in a cell": 20, "characters in a line": 120, "figures": 8}
 MOST_PRINTED = 25  # lines that a cell prints
 MOST_BYTES = 1_500_000
 SECONDS_PER_CELL = 600  # a cell that hangs is an error, except in the full profile, where training takes hours
@@ -177,6 +178,7 @@ def sizes(notebook: NotebookNode) -> dict[str, int]:
         "words": sum(any(map(str.isalnum, word)) for text in prose for word in text.split()),
         "code cells": len(code),
         "lines in a cell": max((len(cell.source.splitlines()) for cell in code), default=0),
+        "characters in a line": max((len(line) for cell in code for line in cell.source.splitlines()), default=0),
         "figures": sum("image/png" in data for data in shown),
     }
 

@@ -13,7 +13,7 @@ from helpers.synthetic.faces import render_expression
 SHOWN = {"calm": "neutral", "joy": "happy", "yawn": "surprise"}
 SMALL = (
     "EmotionRecipe(epochs=1, network=emotion_model.NetworkSpec(4, (8, 8), middle=0), "
-    'optimizer=emotion_training.OptimizerSpec(precision="float32"))'
+    'optimizer=OptimizerSpec(precision="float32"))'
 )
 
 

@@ -101,6 +101,7 @@ BROKEN = [  # what is wrong, the cells, a part of the report, why it matters
         "21 lines in a cell, at most 20",
         "does not fit a screen",
     ),
+    ("a long line", [printed("", source=f"x = '{'a' * 120}'")], "126 characters in a line", "has to be scrolled"),
     ("many words", [new_markdown_cell("word " * 1400), printed("")], "words, at most 1300", "a quarter of an hour"),
     (
         "many words in an output",
@@ -230,6 +231,7 @@ def test_the_length_of_a_notebook_is_counted(tmp_path, capsys):
         "words": 8,
         "code cells": 2,
         "lines in a cell": 2,
+        "characters in a line": 7,
         "figures": 1,
     }
     notebooks.main(["--check", "00"])
