@@ -36,8 +36,8 @@ def positive(text: str) -> int:
 
 
 @contextmanager
-def libraries_silent() -> Iterator[None]:
-    """Drops what libraries write to the standard error stream past Python, as TensorFlow does when it is imported."""
+def quiet_stderr() -> Iterator[None]:
+    """Drop what native code writes to stderr past Python: TensorFlow on import, LiteRT about its CPU delegate."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

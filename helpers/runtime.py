@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from helpers.console import quiet_stderr
 from helpers.errors import DataError
 
 
@@ -47,20 +47,6 @@ def _export_on_tensorflow(model, path: Path, weights: str) -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise DataError(f"{path}: cannot be exported ({(done.stderr.strip().splitlines() or ['no reason'])[-1][:200]})")
-
-
-@contextmanager
-def quiet_stderr():
-    """Drop what native code writes to stderr: LiteRT announces its CPU delegate there and knows no log level."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 class LiteRT:

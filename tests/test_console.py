@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from helpers.console import libraries_silent
+from helpers.console import quiet_stderr
 from helpers.data.paths import REPOSITORY
 
 PROGRAM = """
@@ -98,7 +98,7 @@ def test_nohup_keeps_its_promise():
 
 
 def test_what_libraries_write_past_python_is_dropped_and_only_while_asked_for(capfd):
-    with libraries_silent():
+    with quiet_stderr():
         os.write(2, b"a library's warning")
     os.write(2, b"an error")
     assert capfd.readouterr().err == "an error"

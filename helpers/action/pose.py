@@ -24,6 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from helpers.console import quiet_stderr
 from helpers.errors import DataError
 
 FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "pose"
@@ -295,8 +296,6 @@ class _Network:
 
     def __init__(self, path: Path, outputs: int):
         from ai_edge_litert.interpreter import Interpreter
-
-        from helpers.runtime import quiet_stderr
 
         with quiet_stderr():  # LiteRT announces its CPU delegate there
             self._interpreter = Interpreter(model_path=str(path), num_threads=1)

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from helpers.console import libraries_silent, positive, run_command
+from helpers.console import positive, quiet_stderr, run_command
 from helpers.errors import DataError
 
 OPTIMIZERS = ("sgd", "adam", "adagrad", "adamw")
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.task == "emotion":
         os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # bfloat16 is many times as slow without
     try:
-        with libraries_silent():
+        with quiet_stderr():
             from helpers.distributed import start_distribution  # Keras: not before the two settings above
 
         start_distribution()
