@@ -1,4 +1,4 @@
-"""Figures of predictions, histories and images."""
+"""Figures of predictions and histories."""
 
 from __future__ import annotations
 
@@ -96,29 +96,4 @@ def plot_histories(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Fi
         Line2D([], [], color="gray", linestyle="--", linewidth=1, label="training"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
-    return figure
-
-
-def _displayable(image: np.ndarray) -> np.ndarray:
-    """uint8 BGR or gray, or float in [-1, 1] (RGB, motion or gray), to uint8 RGB or gray (H, W)."""
-    if image.dtype == np.uint8:
-        return image[..., ::-1] if image.ndim == 3 else image
-    return np.clip((np.squeeze(image) + 1) * 127.5, 0, 255).astype(np.uint8)
-
-
-def plot_image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> Figure:
-    """Images in rows of `columns`, a title (may hold line breaks) above each.
-
-    images: uint8 (H, W) gray or (H, W, 3) BGR as read, or a model's input in [-1, 1], (H, W, 1)
-    or (H, W, 3) RGB; sizes may differ.
-    """
-    rows = -(-len(images) // columns)
-    title_lines = max(title.count("\n") + 1 for title in titles)
-    height = rows * (1.25 + 0.17 * title_lines)
-    figure, axes = _new_figure(rows, columns, size=(1.25 * columns, height))
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, image, title in zip(axes.flat, images, titles, strict=False):
-        ax.imshow(_displayable(image), cmap="gray", vmin=0, vmax=255)
-        ax.set_title(title, fontsize=8)
     return figure
