@@ -85,13 +85,17 @@ def _skipped(item: Skipped) -> str:
 
 def has_group(sample: Sample) -> bool:
     """Whether more is known of a file than that nobody knows who or what it shows (see `group_of_name`)."""
-    return sample.group != f"{sample.label}/{sample.path.name}"
+    return sample.group != _own_group(sample)
+
+
+def _own_group(sample: Sample) -> str:
+    return f"{sample.label}/{sample.path.name}"
 
 
 def known_groups(samples: list[Sample]) -> list[Sample]:
     """The samples as they can be split: each file a group of its own, with a loud warning, when nothing tells apart
     which files show the same person or place, or when all of them show the same one."""
-    own = [replace(sample, group=f"{sample.label}/{sample.path.name}") for sample in samples]
+    own = [replace(sample, group=_own_group(sample)) for sample in samples]
     apart = sum(map(has_group, samples))
     if apart and len({sample.group for sample in samples}) > 1:
         if apart < len(samples):

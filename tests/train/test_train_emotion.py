@@ -90,11 +90,16 @@ def people_of(part: train_emotion.Crops) -> set[str]:
     return {sample.path.name[:8] for sample in part.samples}
 
 
+def add_takes(folder: Path, last: int) -> None:
+    """Of every image, which is a person's first, darker ones up to number `last`."""
+    for path in list(folder.glob("*/*.png")):
+        for take in range(2, last + 1):
+            cv2.imwrite(str(path.with_name(path.name.replace("_1", f"_{take}"))), cv2.imread(str(path)) // take)
+
+
 def test_two_people_are_enough_one_to_train_on_and_one_to_score(tmp_path, capsys):
     folder = write_faces(tmp_path / "faces", {"calm": 2, "joy": 2})
-    for path in list(folder.glob("*/*.png")):
-        for take in range(2, 6):
-            cv2.imwrite(str(path.with_name(path.name.replace("_1", f"_{take}"))), cv2.imread(str(path)) // take)
+    add_takes(folder, 5)
     train, validation, test = train_emotion._split(crops_of(folder))
     assert people_of(train) == people_of(validation) and not people_of(train) & people_of(test)
     assert not {sample.path for sample in train.samples} & {sample.path for sample in validation.samples}
@@ -103,9 +108,7 @@ def test_two_people_are_enough_one_to_train_on_and_one_to_score(tmp_path, capsys
 
 def test_faces_of_one_person_are_split_by_file_and_the_report_says_so(tmp_path, capsys):
     folder = write_faces(tmp_path / "faces", {"calm": 1, "joy": 1})
-    for path in list(folder.glob("*/*.png")):
-        for take in range(2, 8):
-            cv2.imwrite(str(path.with_name(path.name.replace("_1", f"_{take}"))), cv2.imread(str(path)) // take)
+    add_takes(folder, 7)
     train, _, test = train_emotion._split(crops_of(folder))
     assert "all files are of one group" in capsys.readouterr().out
     assert job.doubts(train.samples) and len({sample.group for sample in test.samples}) == len(test.samples)
