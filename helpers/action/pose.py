@@ -58,7 +58,6 @@ NOSE, SHOULDERS, ELBOWS, WRISTS, HANDS, HIPS, KNEES, ANKLES = (
     (11, 12),
     (13, 14),
 )
-MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13)  # in a mirrored frame the left wrist is a right wrist
 BONES = tuple(
     (one[side], two[side])
     for one, two in ((SHOULDERS, ELBOWS), (ELBOWS, WRISTS), (HIPS, KNEES), (KNEES, ANKLES))

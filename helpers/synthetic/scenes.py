@@ -14,14 +14,13 @@ import cv2
 import numpy as np
 
 from helpers.synthetic.painting import Camera, paint_figure, paint_head, shade
-from helpers.synthetic.skeleton import COUPLE_MOTIONS, GESTURES, MOTIONS, OTHER_MOTIONS, Body, Pose, Style, rest
+from helpers.synthetic.skeleton import GESTURES, MOTIONS, OTHER_MOTIONS, Body, Pose, Style, rest
 
 IDLE = "idle"  # standing still: a movement that is no action
 ACTIONS = tuple(sorted(set(MOTIONS) - {IDLE}))
 ALONE = MOTIONS | GESTURES | OTHER_MOTIONS  # what one person can do
 _TRAVELLING = ("jump", "run", "walk")  # actions that may go somewhere
 NOBODY = "nobody"  # the empty room
-COUPLE_ACTIONS = tuple(sorted(COUPLE_MOTIONS))  # what two people do; one alone points
 _SKINS = (
     (205, 220, 245),
     (170, 195, 235),
@@ -250,49 +249,6 @@ def render_action(
         expose(paint_scene(appearance, [(pose, appearance.body)], t, size, pan=pan), appearance, grain)
         for pose, t, pan in zip(poses, times, turned - turned[0], strict=True)
     ]
-
-
-def render_couple(
-    action: str,
-    seed: int,
-    seconds: float = 4.0,
-    *,
-    size: tuple[int, int] = (120, 160),
-    fps: float = 25,
-) -> list[np.ndarray]:
-    """Two synthetic people, seen from the side, who do one of COUPLE_ACTIONS; one alone for "point".
-
-    As in `render_action` a seed fixes appearance, room and camera, whatever the action. Returns
-    round(seconds * fps) BGR uint8 frames of `size`. Raises ValueError for another action.
-    """
-    if action not in COUPLE_MOTIONS:
-        raise ValueError(f"unknown action {action!r}; known: {', '.join(COUPLE_ACTIONS)}")
-    rng = np.random.default_rng((seed, 4))
-    top = rng.uniform(1.15, 1.4)
-    camera = Camera(top + rng.uniform(0.05, 0.5), top, rng.uniform(3.5, 6), rng.uniform(0.7, 1.5), rng.normal(0, 0.03))
-    appearance = replace(sample_appearance(seed, size), camera=camera)
-    bodies = (appearance.body, replace(_sample_body(rng), build=rng.uniform(0.82, 1.2)))
-    aside, apart = rng.uniform(-0.5, 0.5), rng.uniform(0.8, 1.25)
-    style = replace(
-        _sample_style(action, seed, appearance, seconds, size), start=rng.uniform(0.2, max(0.3, seconds - 3.0))
-    )
-    grain = np.random.default_rng((seed, 3))
-    frames = []
-    for k in range(round(seconds * fps)):
-        t = k / fps
-        poses = [rest(t, replace(style, phase=style.phase + 2 * number)) for number in range(2)]
-        left = style.side  # which of the two acts
-        for number, way in enumerate((1, -1)):
-            poses[number].heading = way * np.pi / 2 + aside
-        near = COUPLE_MOTIONS[action](poses[left], poses[1 - left], t, style)
-        for number, way in enumerate((1, -1)):
-            along = -way * (apart - near) / 2 if action != "point" else 0.0
-            poses[number].place = (along * np.cos(aside), -along * np.sin(aside))
-        shown = [left] if action == "point" else sorted((0, 1), key=lambda i: poses[i].place[1])
-        frames.append(
-            expose(paint_scene(appearance, [(poses[i], bodies[i]) for i in shown], t, size), appearance, grain)
-        )
-    return frames
 
 
 def paint_scene(

@@ -13,7 +13,6 @@ from helpers.action.pose import (
     HANDS,
     HIPS,
     JOINTS,
-    MIRRORED,
     NOSE,
     SHOULDERS,
     WRISTS,
@@ -44,11 +43,8 @@ def upright(torso=50.0, width=30.0):
 
 
 def test_joints_are_named_and_numbered_alike():
-    assert len(JOINTS) == len(BLAZEPOSE) == len(MIRRORED) == 15
+    assert len(JOINTS) == len(BLAZEPOSE) == 15
     assert [JOINTS[k] for k in WRISTS] == ["left_wrist", "right_wrist"]
-    for joint, other in zip(JOINTS, MIRRORED, strict=True):
-        swapped = joint.replace("left", "?").replace("right", "left").replace("?", "right")
-        assert JOINTS[other] == swapped
 
 
 @pytest.mark.parametrize(

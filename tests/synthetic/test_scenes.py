@@ -123,49 +123,6 @@ def test_some_walkers_are_far_off(route, depth, reason):
     assert pose.place[1] == pytest.approx(-depth, abs=0.02), reason
 
 
-@pytest.mark.parametrize("action", scenes.COUPLE_ACTIONS)
-def test_two_people_move_and_return(action):
-    """Something happens in the middle of the clip, before a still camera, and the images have the asked shape."""
-    appearances = ((seed, scenes.sample_appearance(seed, (96, 128))) for seed in range(50))
-    seed = next(
-        s
-        for s, appearance in appearances
-        if not appearance.shake and not appearance.distractor and appearance.tones.mean() > 60
-    )
-    frames = scenes.render_couple(action, seed, seconds=4.0, size=(96, 128))
-    assert len(frames) == 100 and frames[0].shape == (96, 128, 3) and frames[0].dtype == np.uint8
-    smooth = [cv2.GaussianBlur(frame, (0, 0), 3).astype(float) for frame in frames[::10]]
-    away = [np.abs(frame - smooth[0]).mean() for frame in smooth]
-    assert max(away[2:8]) > 2 * away[1]
-
-
-def test_pointing_needs_one_person_and_a_hug_two():
-    """Two people cover more of the room; in a hug they come together and cover less of its width."""
-
-    room = cv2.GaussianBlur(scenes.render_couple("point", 3, 0.04)[0], (0, 0), 2).astype(float)
-    hug = scenes.render_couple("hug", 3)
-
-    def width(image: np.ndarray) -> int:
-        change = np.abs(cv2.GaussianBlur(image, (0, 0), 2).astype(float) - room).max(axis=-1)
-        columns = np.flatnonzero((change > 25).sum(axis=0) > 10)
-        return int(np.ptp(columns)) if len(columns) else 0
-
-    apart, together = width(hug[0]), min(map(width, hug[25:75:5]))
-    assert apart > 40 and together < 0.8 * apart
-
-
-def test_the_appearance_of_a_couple_tells_nothing_about_what_they_do():
-    frames = np.array(
-        [
-            cv2.GaussianBlur(scenes.render_couple(action, 5, 0.04)[0], (0, 0), 2)
-            for action in scenes.COUPLE_ACTIONS
-            if action != "point"
-        ],
-        float,
-    )
-    assert np.ptp(frames, axis=0).max(axis=-1).mean() < 6
-
-
 @pytest.mark.parametrize("phase, flights", [(1.0, 1), (4.0, 3)])
 def test_half_of_the_jumpers_jump_once_and_then_stand(phase, flights):
     """One jump takes 1.3 seconds."""
@@ -209,7 +166,6 @@ def test_light_reaches_from_very_dark_to_bright():
     ("render", "known"),
     [
         (scenes.render_action, scenes.ACTIONS),  # the message lists what can be painted
-        (scenes.render_couple, scenes.COUPLE_ACTIONS),
         (synthetic_faces.render_expression, synthetic_faces.EXPRESSIONS),
     ],
 )
