@@ -71,7 +71,7 @@ def load_labels(path: Path, outputs: int | None = None) -> tuple[str, ...]:
     names = f"the {outputs} class names" if outputs else "the class names"
     content = read_json(
         path,
-        f'not found; write {names} of the model into it, in the order of its outputs, as ["jump", "walk"]; '
+        f'not found; write {names} of the model into it, in the order of its outputs, as ["jump", "walk", ...]; '
         "folders read by Keras are in alphabetical order",
     )
     if isinstance(content, dict):

@@ -258,7 +258,7 @@ def describe_soak(measured: dict) -> str:
     lines = [
         f"{measured['minutes']:g} minutes, a sample every {measured['every_s']:g} s; up to the last sample "
         f"{answered:.0f} of {sent:.0f} frames were answered, the other {1 - answered / sent:.0%} dropped as late",
-        f"the camera hung up {connection['hung_up']} times, the session told {connection['told']} interruptions; "
+        f"the camera hung up {connection['hung_up']} times, the session reported {connection['told']} interruptions; "
         f"the last: {connection['last'] or 'none'}",
         f"recorded, up to Stop: of {recording['answered']} answered frames {recording['in_csv']} are in the csv and "
         f"{recording['in_mp4']} in the mp4, which has {recording['fps']:g} places a second",
@@ -278,7 +278,7 @@ def describe_soak(measured: dict) -> str:
 
 def _interval(row: dict) -> str:
     if row["low"] is None:
-        return f" ({row['independent_samples']:.0f} independent samples carry no interval)"
+        return f" ({row['independent_samples']:.0f} independent samples, too few for an interval)"
     noise = "it GROWS" if row["low"] > 0 else "it falls" if row["high"] < 0 else "zero lies within the noise"
     return f" (95 % {row['low']:+.3f} to {row['high']:+.3f}): {noise}"
 
