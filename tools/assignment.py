@@ -66,7 +66,7 @@ ASSIGNMENT = (  # whoever renames a heading of a notebook changes its row here a
         "regularisation, weighed",
         "04",
         "What is each ingredient worth?",
-        (FIGURE, "no mixup", "no label smoothing"),
+        (FIGURE, "no mixup", "no label smoothing", "no focal factor", "class weights, no cap", "no dropout", "L2"),
     ),
     Shown(
         "optimizers, emotion",

@@ -112,18 +112,15 @@ class FusedBatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-def trainable_twin(model: keras.Model, precision: str = "float32") -> keras.Model:
-    """A copy of a face model to train: fused batch normalisation, and layers that compute in `precision`.
+def trainable_twin(model: keras.Model) -> keras.Model:
+    """A copy of a face model to train, with fused batch normalisation.
 
-    precision: "mixed_bfloat16" computes the layers before the average in bfloat16, twice as fast on processors with
-    AVX-512 BF16 or AMX and slower on all others; the weights stay float32 (Micikevicius et al., 2018,
-    arXiv:1710.03740). The weights have the same order: `model.set_weights(twin.get_weights())` brings them back.
+    The weights have the same order: `model.set_weights(twin.get_weights())` brings them back.
     """
-    whole = {model.get_layer("average"), model.layers[-1]}
 
     def copy(layer):
         kind = FusedBatchNormalization if type(layer) is layers.BatchNormalization else type(layer)
-        return kind.from_config({**layer.get_config(), "dtype": "float32" if layer in whole else precision})
+        return kind.from_config(layer.get_config())
 
     twin = keras.models.clone_model(model, clone_function=copy)
     twin.set_weights(model.get_weights())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -27,15 +26,11 @@ _ENOUGH_TO_CALIBRATE = 30  # validation faces; a temperature fitted on fewer say
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """name: of `training.make_optimizer`. rate: learning rate at its peak. weight_decay: AdamW's, per step and rate.
-
-    precision: what the layers compute in, see `trainable_twin`; "float32" on processors without AVX-512 BF16.
-    """
+    """name: of `training.make_optimizer`. rate: learning rate at its peak. weight_decay: AdamW's, per step and rate."""
 
     name: str = "adamw"
     rate: float = 2e-3
     weight_decay: float = 0.05
-    precision: str = "mixed_bfloat16"
 
 
 @dataclass(frozen=True)
@@ -152,7 +147,7 @@ def train_emotion(
     model = build_mini_xception(classes, recipe.face.size, recipe.network)
     if from_shipped:
         _start_from_shipped(model, data.labels)
-    twin = trainable_twin(model, recipe.optimizer.precision)
+    twin = trainable_twin(model)
     steps = len(batches) * recipe.epochs
     optimizer = make_optimizer(
         recipe.optimizer.name, recipe.optimizer.rate, steps, weight_decay=recipe.optimizer.weight_decay
@@ -221,13 +216,6 @@ def _start_from_shipped(model: keras.Model, labels: Sequence[str]) -> None:
             share = config.get("class_prior", {}).get(label, 1.0)
             bias[place] = shipped_bias[known.index(label)] - config["temperature"] * np.log(share)
     model.get_layer("class_maps").set_weights([kernel, bias])
-
-
-def fastest_precision() -> str:
-    """What this processor trains fastest in: "mixed_bfloat16" with AVX-512 BF16 or AMX, else "float32"."""
-    flags = Path("/proc/cpuinfo")  # elsewhere than on Linux unknown
-    known = flags.is_file() and re.search(r"\b(avx512_bf16|amx_bf16)\b", flags.read_text())
-    return "mixed_bfloat16" if known else "float32"
 
 
 def fit_temperature(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from helpers.data.splits import split_groups
 from helpers.emotion.classifier import EmotionClassifier
 from helpers.emotion.data import FaceData
 from helpers.emotion.faces import FaceFinder, FacePreprocessor, are_photographs, crop_samples
-from helpers.emotion.training import EmotionRecipe, OptimizerSpec, fastest_precision, save_trained, train_emotion
+from helpers.emotion.training import EmotionRecipe, save_trained, train_emotion
 from helpers.errors import DataError
 from helpers.predictions import Predictions
 from helpers.train import job
@@ -177,7 +177,7 @@ def _joined_groups(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _recipe(few: bool, epochs: int | None) -> EmotionRecipe:
-    recipe = EmotionRecipe(vote_share=0.0, optimizer=OptimizerSpec(precision=fastest_precision()))
+    recipe = EmotionRecipe(vote_share=0.0)
     if few:
         recipe = replace(recipe, epochs=40, batch=32, class_weight_cap=10.0)  # all classes weigh the same in sum
     return replace(recipe, epochs=epochs or recipe.epochs)

@@ -108,15 +108,3 @@ def test_a_twin_learns_what_its_original_would(faces):
         np.testing.assert_allclose(a, b, atol=2e-3, err_msg=name)
     variances = [weight.numpy() for weight in twin.weights if "moving_variance" in weight.path]
     assert max(np.abs(values - 1).max() for values in variances) > 0.01, "the running means moved"
-
-
-def test_a_bfloat16_twin_keeps_its_weights_in_float32_and_learns_nearly_the_same(faces):
-    model = build_mini_xception(7, 24, TINY)
-    twins = [emotion_model.trainable_twin(model, precision) for precision in ("float32", "mixed_bfloat16")]
-    assert twins[1].get_layer("block1a").compute_dtype == "bfloat16"
-    assert all(weight.dtype == "float32" for weight in twins[1].weights)
-    for twin in twins:
-        twin.compile(keras.optimizers.SGD(0.05), "categorical_crossentropy")
-        twin.fit(*faces, batch_size=12, epochs=3, shuffle=False, verbose=0)
-    exact, coarse = (answer(twin, faces[0]) for twin in twins)
-    assert coarse.dtype == np.float32 and 0 < np.abs(exact - coarse).max() < 0.05

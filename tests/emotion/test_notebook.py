@@ -11,10 +11,7 @@ from helpers.emotion.classifier import EmotionClassifier
 from helpers.synthetic.faces import render_expression
 
 SHOWN = {"calm": "neutral", "joy": "happy", "yawn": "surprise"}
-SMALL = (
-    "EmotionRecipe(epochs=1, network=emotion_model.NetworkSpec(4, (8, 8), middle=0), "
-    'optimizer=OptimizerSpec(precision="float32"))'
-)
+SMALL = "EmotionRecipe(epochs=1, network=emotion_model.NetworkSpec(4, (8, 8), middle=0))"
 
 
 def write_faces(folder: Path) -> None:
@@ -25,6 +22,7 @@ def write_faces(folder: Path) -> None:
                 cv2.imwrite(str(folder / part / label / f"{seed}.png"), render_expression(SHOWN[label], seed))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_every_cell_runs_on_faces_of_ones_own(tmp_path, run_on_own_data, share):
     write_faces(tmp_path / "faces")

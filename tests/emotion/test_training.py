@@ -25,7 +25,7 @@ SMALL = EmotionRecipe(  # learns in seconds, on any processor
     face=FaceSpec(size=32),
     network=NetworkSpec(stem=8, widths=(16, 32), middle=0, dropout=0.0),
     augmentation=replace(FaceAugmentation(), noise=0, blur=0, mixup_alpha=0),
-    optimizer=OptimizerSpec("adam", 0.005, precision="float32"),
+    optimizer=OptimizerSpec("adam", 0.005),
     batch=7,
     epochs=1,
     vote_share=0.0,
