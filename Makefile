@@ -10,8 +10,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 help:
 	@echo "make demo       the live system over the demo clip -> out/demo.mp4, out/demo.csv and a summary"
-	@echo "make test       all tests and all notebooks (pytest --nbval)"
-	@echo "make test-training  the tests that train whole networks (four minutes)"
+	@echo "make test       all notebooks and the quick tests (pytest --nbval)"
+	@echo "make test-training  the tests that train whole networks (ten minutes)"
 	@echo "make lint       formatter and linter (ruff), as configured in pyproject.toml"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook and save its outputs"
@@ -55,7 +55,7 @@ notebooks: $(VENV)/.ready $(POSE)
 benchmark: $(VENV)/.ready $(POSE)
 	$(PY) -m helpers.benchmark
 
-# oneDNN makes training two to four times as fast; everywhere else it is off, so that results repeat.
+# oneDNN makes training two to four times as fast; elsewhere, but in `helpers.train`, it is off, so that results repeat.
 retrain: $(VENV)/.ready $(POSE)
 	HAR_PROFILE=full TF_ENABLE_ONEDNN_OPTS=1 $(PY) -m tools.notebooks 01 02 03 04 05 06 07
 	$(PY) -c "from tools.manifest import write_manifest; write_manifest()"
