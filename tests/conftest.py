@@ -1,4 +1,4 @@
-"""What several test modules build: saved models of both tasks, an artifacts folder and a feature cache of their own."""
+"""What several test modules use: a photo, saved models of both tasks, their own artifacts folder and feature cache."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import h5py
+import matplotlib.cbook
 import numpy as np
 import pytest
 
 from helpers.data.paths import REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A photo with one real face (NASA, public domain, shipped by matplotlib), uint8 BGR (600, 512, 3)."""
+    return cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
 
 def _tiny_backbone():

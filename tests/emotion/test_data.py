@@ -62,13 +62,10 @@ def test_a_class_of_one_picture_is_refused_by_name(tmp_path):
         emotion_data.face_data(samples, SPEC, validation_fraction=0.2, vote_share=0.0)
 
 
-def test_whole_photographs_are_refused_with_the_command_that_takes_them(tmp_path):
+def test_whole_photographs_are_refused_with_the_command_that_takes_them(tmp_path, photo):
     samples = write_faces(tmp_path, {"a": 4, "b": 4}, {"a": "neutral", "b": "happy"})
     for sample in samples:
-        face = cv2.resize(cv2.imread(str(sample.path)), (160, 160))
-        cv2.imwrite(
-            str(sample.path), cv2.copyMakeBorder(face, 100, 140, 120, 120, cv2.BORDER_CONSTANT, value=[128] * 3)
-        )
+        cv2.imwrite(str(sample.path), photo)
     with pytest.raises(DataError, match=r"whole photographs.*helpers\.train emotion"):
         emotion_data.face_data(samples, SPEC, validation_fraction=0.2, vote_share=0.0)
 

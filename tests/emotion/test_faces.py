@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import cv2
-import matplotlib.cbook
 import numpy as np
 import pytest
 
@@ -17,12 +16,6 @@ from helpers.emotion.faces import Face, FacePreprocessor, FaceSpec
 from helpers.errors import DataError
 
 LANDMARKED = Path(os.environ.get("HAR_DATA", "data")) / "faces" / "landmarks68"
-
-
-@pytest.fixture(scope="module")
-def photo() -> np.ndarray:
-    """uint8 BGR (600, 512, 3)."""
-    return cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
 
 @pytest.fixture(scope="module")

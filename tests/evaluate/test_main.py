@@ -11,7 +11,6 @@ import zipfile
 from pathlib import Path
 
 import cv2
-import matplotlib.cbook
 import numpy as np
 import pytest
 
@@ -68,13 +67,6 @@ def emotion_model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("emotion")
     save_emotion(folder, build_mini_xception(7, 48, NetworkSpec(4, (8,), middle=0)), EMOTIONS, spec=FaceSpec())
     return folder
-
-
-@pytest.fixture(scope="module")
-def photo() -> np.ndarray:
-    """A photo with one real face (NASA, public domain, shipped by matplotlib), uint8 BGR."""
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        return cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
 
 
 def write_image(path: Path, image: np.ndarray) -> Path:

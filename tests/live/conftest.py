@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import cv2
-import matplotlib.cbook
 import numpy as np
 import pytest
 from live_tools import ip_camera, scene, write_video
@@ -43,11 +42,9 @@ def wide_finder():
 
 
 @pytest.fixture(scope="session")
-def photograph():
-    """A real face (NASA, public domain, shipped by matplotlib), about 190 pixels wide, uint8 BGR (300, 300, 3)."""
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
-    return image[20:320, 100:400]
+def photograph(photo):
+    """The photo's face, about 190 pixels wide, uint8 BGR (300, 300, 3)."""
+    return photo[20:320, 100:400]
 
 
 @pytest.fixture(scope="session")

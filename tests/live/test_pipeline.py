@@ -72,7 +72,7 @@ def test_a_photograph_has_an_answer_of_its_own(models, portrait):
         assert (result.photograph, result.time_s, result.action) == (name, None, UNSURE)
         assert len(result.faces) == 3 and {face.face_id for face in result.faces} == {None}
         assert all(face.emotion in pipeline.emotion.labels for face in result.faces)
-    assert result.frame_index == 1 and result.latency_ms > 5
+    assert result.frame_index == 1 and result.latency_ms > 5  # the 5 ms that were handed in as waited are in it
     assert pipeline.photograph(image[:, :300].copy(), "none.jpg").faces == ()
 
 
