@@ -9,6 +9,7 @@
 //                 {kind: "open", run, page}            permission given, frames come
 //                 {kind: "frame", run, page, seq, time} + [JPEG]; time: of capture, ms of the page's clock
 //                 {kind: "failed", run, page, name, message}
+//                 {kind: "leaving", run, page}         I am about to be closed or reloaded, unless somebody says no
 //                 {kind: "present", page}              I do; answered from here, for a hidden page's timers are slow
 //                 {kind: "left", page}                 I am being closed
 
@@ -143,14 +144,18 @@ export default () => {
     initialize(context) {
       model = context.model;
       model.on("msg:custom", receive);
+      // What is sent while a page closes may not get through; this goes out before, and is forgotten if the page stays.
+      const warn = () => job && tell("leaving", { run: job.run });
       const leave = () => {
         fail(job?.run, "gone");
         tell("left");
       };
       const cut = () => stop(); // the kernel was restarted, or the connection to it given up
+      window.addEventListener("beforeunload", warn);
       window.addEventListener("pagehide", leave);
       model.on("comm_live_update", cut);
       return () => {
+        window.removeEventListener("beforeunload", warn);
         window.removeEventListener("pagehide", leave);
         stop();
       };

@@ -24,6 +24,7 @@ _PATIENCE_S = 120.0  # for a person who is asked for permission, or for a cell t
 _ANSWER_S = 15.0  # for the page to say that it is there
 ASK_EVERY_S = 5.0  # whether a page is still there
 UNANSWERED = 4  # questions in a row, and a page is gone: after 20 to 25 s
+_LAST_FRAMES_S = 2.0  # a page that closes goes on sending for a moment
 _AGAIN = "Then press Start again."
 PROBLEMS = {  # names of DOMException (W3C Media Capture and Streams) and of browser.js
     "NotAllowedError": "The browser may not use the camera. Click the camera or lock sign beside the page's address, "
@@ -179,6 +180,8 @@ class BrowserCamera(anywidget.AnyWidget):
                     say(_WAITING[run.state])
                 run.go_on(self._cell_runs)
                 if run.idle_s > _LIMIT_S[run.state] or run.waited_s > _PATIENCE_S:
+                    if run.was_leaving:
+                        raise SourceError(PROBLEMS["gone"])
                     raise SourceError(_GIVEN_UP[run.state].format(run.waited_s, broken=self.broken))
                 self._changed.wait(0.1)
             return run.newest.pop()
@@ -225,6 +228,8 @@ class BrowserCamera(anywidget.AnyWidget):
         elif kind == "failed":
             name, message = content.get("name"), content.get("message") or "no reason given"
             run.end(PROBLEMS.get(name, f"The browser cannot use the camera: {message} ({name}). Press Start again."))
+        elif kind == "leaving":
+            run.leaving_at = time.monotonic()
         elif kind == "frame":
             self.received += 1
             when = content.get("time")
@@ -240,10 +245,12 @@ class _Run:
     """One Start: its number, the page that answered, the newest frame, and why it ended, if it did.
 
     waited_s: since the last good frame or change of state; idle_s: the part of it in which no cell ran.
+    leaving_at: when the page said that it would be closed; it may stay all the same.
     """
 
     def __init__(self, number: int):
         self.number, self.page, self.state, self.problem = number, None, "starting", ""
+        self.leaving_at = -np.inf
         self.newest: deque[tuple[bytes, float]] = deque(maxlen=1)  # JPEG, capture time in milliseconds
         self._seen = None
         self.wait_anew()
@@ -265,6 +272,11 @@ class _Run:
         self._seen = self.state
         self.wait_anew()
         return True
+
+    @property
+    def was_leaving(self) -> bool:
+        """Whether the last good frame came before the page said that it would be closed, or just after."""
+        return self._now - self.waited_s < self.leaving_at + _LAST_FRAMES_S
 
     def end(self, problem: str) -> None:
         self.problem = self.problem or problem
