@@ -281,10 +281,15 @@ def read_clips(
     """
     how = {"jobs": jobs, "progress": progress}
     real, features = clip_features(real, recipe, encoder, recipe.copies, skipped=skipped, **how)
-    labels = tuple(sorted({sample.label for sample in real} - {NONE}))
+    labels = actions_of(real)
     shown = synthetic_people(people, synthetic_actions(labels)) if people else []
     synthetic, more = clip_features(shown, recipe, encoder, 1, **how)
     return ActionClips(labels, real, synthetic, features + more, encoder)
+
+
+def actions_of(samples: Iterable[Sample]) -> tuple[str, ...]:
+    """The labels in order, without that of the clips that show no action."""
+    return tuple(sorted({sample.label for sample in samples} - {NONE}))
 
 
 def synthetic_actions(labels: tuple[str, ...]) -> tuple[str, ...]:
@@ -460,6 +465,11 @@ def live_answers(rows: np.ndarray, spec: ClipSpec) -> LiveAnswers:
     return LiveAnswers(rows[:, :-1], (spec.length // 2 + np.arange(len(rows))) * spec.step_s)
 
 
+def source_of(group: str) -> str:
+    """Where the clips of a group of this series' own data are from: "ARID", "Weizmann" or "webcam" (data/README.md)."""
+    return next((name for name in ("ARID", "Weizmann") if group.startswith(name.lower())), "webcam")
+
+
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
     """What each real video got from a head that never saw its group.
@@ -503,9 +513,9 @@ class CrossValidation:
         """Of each video."""
         return [live_answers(rows, self.spec) for rows in self.rows]
 
-    def of(self, *prefixes: str) -> np.ndarray:
-        """int (n,): numbers of the videos whose group begins so."""
-        return np.array([k for k, group in enumerate(self.groups) if group.startswith(prefixes)])
+    def of(self, name: str) -> np.ndarray:
+        """int (n,): numbers of the videos from this source, see `source_of`."""
+        return np.array([k for k, group in enumerate(self.groups) if source_of(group) == name])
 
     def predictions(self, chosen: Iterable[int] | None = None, stream: str = "fusion") -> Predictions:
         """The answers to the chosen videos (default: all) among the actions, those of none left out."""

@@ -69,30 +69,29 @@ def confusion_counts(predictions: Predictions) -> np.ndarray:
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """95 % interval for a proportion, each end in [0, 1]: right also for few files and for 0 % or 100 %.
 
-    Assumes independent files; for several files of one person use `bootstrap_accuracy`. Raises ValueError when
+    Assumes independent files; for several files of one person use `group_interval`. Raises ValueError when
     `successes` of `n` are no proportion. Recommended by Brown, Cai and DasGupta, Statistical Science 16 (2001).
     """
     interval = binomtest(successes, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def bootstrap_accuracy(predictions: Predictions, groups: Sequence[str], seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the accuracy when the files of one person or place rise and fall together.
+def group_interval(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of one value per file when the files of one person or place rise and fall together.
 
-    Percentile bootstrap that draws whole groups with replacement: Field and Welsh, "Bootstrapping
-    clustered data", JRSS B 69 (2007) 369-390. With fewer than about ten groups it is too narrow.
-    Raises ValueError when there are not as many `groups` as files.
+    values: `Predictions.correct` for an accuracy; the difference of two for "is one better?". Percentile bootstrap that
+    draws whole groups with replacement: Field and Welsh, "Bootstrapping clustered data", JRSS B 69 (2007) 369-390.
+    With fewer than about ten groups it is too narrow. Raises ValueError when there are not as many `groups` as values.
     """
-    if len(groups) != len(predictions.files) or len(groups) == 0:
-        raise ValueError(f"{len(predictions.files)} files need as many groups, not {len(groups)}")
+    if len(groups) != len(values) or len(groups) == 0:
+        raise ValueError(f"{len(values)} files need as many groups, not {len(groups)}")
     _, group_of_file = np.unique(np.asarray(groups), return_inverse=True)
     sizes = np.bincount(group_of_file)
     if len(sizes) == 1:  # nothing to draw from
-        return float(np.mean(predictions.correct)), float(np.mean(predictions.correct))
-    hits = np.bincount(group_of_file, weights=predictions.correct)
+        return float(np.mean(values)), float(np.mean(values))
     drawn = bootstrap(
-        (hits, sizes),
-        lambda hits, sizes, axis: hits.sum(axis) / sizes.sum(axis),
+        (np.bincount(group_of_file, weights=values), sizes),
+        lambda sums, sizes, axis: sums.sum(axis) / sizes.sum(axis),
         paired=True,
         n_resamples=2000,
         method="percentile",

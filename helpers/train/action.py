@@ -25,6 +25,7 @@ from helpers.action.two_stream import (
     CrossValidation,
     TwoStreamBatches,
     TwoStreamRecipe,
+    actions_of,
     choose_threshold,
     clip_features,
     cross_validate,
@@ -103,7 +104,7 @@ def train(options: argparse.Namespace) -> None:
 def _read_videos(samples: list[Sample], recipe: TwoStreamRecipe, skipped: list[Skipped], jobs: int) -> ActionClips:
     """The features of all clips; what cannot be read is named and goes to `skipped`."""
     encoder, left_out = shipped_encoder(), len(skipped)
-    labels = tuple(sorted({sample.label for sample in samples} - {NONE}))
+    labels = actions_of(samples)
     drawn = len(PEOPLE) * len(synthetic_actions(labels)) + len(HELD_OUT) * len(synthetic_none(labels))
     clip_features(samples[:1], recipe, encoder, 1, skipped=[])  # what takes long only once
     start = time.perf_counter()

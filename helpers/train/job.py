@@ -19,7 +19,7 @@ from helpers.data.folders import Sample, Skipped
 from helpers.data.outputs import OutputFile
 from helpers.data.paths import ARTIFACTS
 from helpers.errors import DataError
-from helpers.evaluate.metrics import bootstrap_accuracy, format_histories, format_table, metrics_line, summarise
+from helpers.evaluate.metrics import format_histories, format_table, group_interval, metrics_line, summarise
 from helpers.evaluate.plots import plot_confusion, plot_histories
 from helpers.predictions import Predictions
 
@@ -183,7 +183,7 @@ def _interval_over_groups(held_out: Predictions) -> str:
     groups = len(set(held_out.groups))
     if groups < _FEW:
         return f"{groups} groups: too few for an interval that draws whole groups; the one below is too narrow"
-    low, high = bootstrap_accuracy(held_out, held_out.groups)
+    low, high = group_interval(held_out.correct, held_out.groups)
     return f"{groups} groups; 95 % interval of the accuracy, drawing whole groups: {low:.2f}..{high:.2f}"
 
 

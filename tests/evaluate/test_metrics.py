@@ -141,18 +141,18 @@ def test_bootstrap_draws_whole_groups():
     clustered = make_predictions("b" * 100, [[1, 0, 0] if number < 50 else [0, 1, 0] for number in range(100)])
     by_person = [f"person{number // 10}" for number in range(100)]
     alone = [str(number) for number in range(100)]
-    low, high = metrics_module.bootstrap_accuracy(clustered, by_person, seed=0)
-    low_alone, high_alone = metrics_module.bootstrap_accuracy(clustered, alone, seed=0)
+    low, high = metrics_module.group_interval(clustered.correct, by_person, seed=0)
+    low_alone, high_alone = metrics_module.group_interval(clustered.correct, alone, seed=0)
     assert (low, high) == pytest.approx((0.2, 0.8), abs=0.11)  # binomial of 10 people: 2 to 8
     # single clips: as Wilson, within the step of 1/100
     assert (low_alone, high_alone) == pytest.approx(metrics_module.wilson_interval(50, 100), abs=0.015)
-    assert metrics_module.bootstrap_accuracy(clustered, by_person, seed=0) == (low, high)
-    assert metrics_module.bootstrap_accuracy(clustered, ["one"] * 100, seed=0) == (0.5, 0.5)
+    assert metrics_module.group_interval(clustered.correct, by_person, seed=0) == (low, high)
+    assert metrics_module.group_interval(clustered.correct, ["one"] * 100, seed=0) == (0.5, 0.5)
 
 
 def test_bootstrap_needs_a_group_per_file():
     with pytest.raises(ValueError, match="5 files"):
-        metrics_module.bootstrap_accuracy(FIVE, FIVE.groups, seed=0)
+        metrics_module.group_interval(FIVE.correct, FIVE.groups, seed=0)
 
 
 def test_worst_errors_are_the_most_confident_mistakes():
