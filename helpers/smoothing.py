@@ -13,7 +13,7 @@ class Smoothing:
     """How an answer is held steady.
 
     hysteresis: a shown label leaves only when it falls so far below the threshold or another leads by so much.
-    smoothing_s: time constant of the exponential smoothing of all probabilities, in seconds; 0 turns it off.
+    smoothing_s: time constant of the exponential smoothing of the probabilities, in seconds; 0 turns it off.
     """
 
     hysteresis: float = 0.1

@@ -41,7 +41,7 @@ ASSIGNMENT = (  # whoever renames a heading of a notebook changes its row here a
     Shown("face detector", "03", "1 · Find the face", (r"box +\(\d+",)),
     Shown("68 landmarks", "03", "2 · 68 landmarks", (FIGURE, "eye line")),
     Shown("rotation and crop", "03", "3 · Turn and crop", (FIGURE, r"crop +\(48, 48\)")),
-    Shown("CLAHE with histograms", "03", "4 · CLAHE: light that is even", (FIGURE, "after CLAHE")),
+    Shown("CLAHE with histograms", "03", "4 · CLAHE: light that is more even", (FIGURE, "after CLAHE")),
     Shown(
         "standardisation",
         "03",

@@ -134,7 +134,9 @@ class LivePanel(widgets.VBox):
         if threshold is None:
             threshold = pipeline.action.threshold if pipeline.action else 0.5
         self.threshold = _slider("Threshold", threshold, 1, 0.01, "An action less likely than this is shown as –")
-        self.smoothing = _slider("Smoothing s", settings.smoothing_s, 2, 0.1, "Seconds over which answers are smoothed")
+        self.smoothing = _slider(
+            "Smoothing s", settings.smoothing_s, 2, 0.1, "Seconds over which actions are smoothed; emotions: half"
+        )
         self.mirror = widgets.Checkbox(
             value=False,
             description="Mirror",

@@ -58,7 +58,7 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class LiveSettings(Smoothing):
-    """The knobs of the live answer, those of its smoothing among them.
+    """The knobs of the live answer, those of its smoothing among them. Emotions are smoothed over half the time.
 
     threshold: an action below this smoothed probability is not shown; None takes the model's own.
     detect_every_s: time between two detections in the whole frame: a new face is found within it.
