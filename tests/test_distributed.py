@@ -167,6 +167,7 @@ print(float(np.abs(LiteRT(Path(sys.argv[1]) / "network.tflite")(inputs) - np.asa
 """
 
 
+@pytest.mark.training
 @needs_jax
 def test_a_network_trained_on_jax_becomes_a_litert_file(tmp_path):
     assert answer(start(tmp_path, code=EXPORT)) < 1e-5

@@ -234,6 +234,7 @@ def test_a_kill_while_the_backup_is_written_falls_back_to_the_one_before(tmp_pat
     assert len(history["loss"]) == 5
 
 
+@pytest.mark.training
 def test_a_kill_in_the_middle_of_training(tmp_path):
     """A real SIGKILL in the third epoch or later; another process goes on."""
     code = (

@@ -93,6 +93,7 @@ def test_the_answer_is_the_geometric_mean_of_both_streams():
     assert np.allclose(packed, answer, atol=1e-6)
 
 
+@pytest.mark.training
 def test_cross_validation_scores_every_video_once_and_comes_back_from_its_file(tmp_path):
     scored, history = cross_validate(clips(), RECIPE, tmp_path)
     assert all(np.allclose(rows.sum(axis=1), 1, atol=1e-4) for rows in scored.answers.values())

@@ -127,6 +127,7 @@ def synthetic_data(people: int, labels=EXPRESSIONS) -> FaceData:
     return FaceData(tuple(labels), crops, targets, one_hot, np.zeros((len(crops), 10), int), crops[:n], targets[:n])
 
 
+@pytest.mark.training
 def test_mini_xception_learns_synthetic_expressions(tmp_path):
     """Accuracy as training reports it, on augmented faces: so short a training leaves the moving averages of batch
     normalisation behind, which inference needs."""
@@ -135,6 +136,7 @@ def test_mini_xception_learns_synthetic_expressions(tmp_path):
     assert np.mean(history["accuracy"][-5:]) > 0.3, f"chance is 0.14: {history['accuracy']}"
 
 
+@pytest.mark.training
 def test_what_was_trained_is_loaded_with_its_labels_and_its_prior(tmp_path):
     """Three classes of other names, one twice as frequent: the answers assume that all are equally likely."""
     data = synthetic_data(4, ("happy", "neutral", "sad", "happy"))
