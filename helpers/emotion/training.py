@@ -35,7 +35,7 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class EmotionRecipe:
-    """Everything that decides what a face network becomes. The defaults train in about an hour on two cores.
+    """Everything that decides what a face network becomes. The defaults train in 80 minutes on two cores.
 
     face: how a face becomes the input (pixels); notebook 03 measures it.
     network: widths and regularisation; below a million parameters, so that a face takes 1 ms on one thread.
