@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import keras
@@ -508,7 +509,7 @@ class CrossValidation:
         """int (N,): numbers of the labels among the classes."""
         return np.array([self.classes.index(label) for label in self.labels])
 
-    @property
+    @cached_property
     def live(self) -> list[LiveAnswers]:
         """Of each video."""
         return [live_answers(rows, self.spec) for rows in self.rows]

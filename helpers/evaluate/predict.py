@@ -116,9 +116,11 @@ def _encode_video(path: Path, classifier: ActionClassifier, damaged: list[int]) 
 def _live_answers(features: np.ndarray, times: list[float], classifier: ActionClassifier) -> LiveAnswers:
     """What the live system computes after each time step. features: (n, F). times: of the steps, in seconds."""
     ends = range(classifier.shortest, len(features) + 1)
-    seen = [windows(features[max(0, end - classifier.memory) : end], classifier.spec)[0] for end in ends]
-    rows = classifier.classify(np.stack(seen)) if seen else np.zeros((0, len(classifier.labels)), np.float32)
-    return LiveAnswers(rows, np.array([times[end - 1] for end in ends]))
+    seen = (windows(features[max(0, end - classifier.memory) : end], classifier.spec) for end in ends)
+    rows = [classifier.classify(window)[0] for window in seen]
+    return LiveAnswers(
+        np.reshape(rows, (len(rows), len(classifier.labels))), np.array([times[end - 1] for end in ends])
+    )
 
 
 def evaluate_emotion(source: Path | str, model: Path | str, detect: bool = False, jobs: int = 1) -> Evaluation:

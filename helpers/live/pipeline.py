@@ -190,10 +190,9 @@ class Pipeline:
                 crops = preprocessor.normalise(np.stack([preprocessor.crop(gray, t.landmarks) for t in tracks]))
             with stages("emotion"):
                 predicted = self.emotion.predict(crops)
-            # A face is read in every frame, an action every 0.125 s: half the time averages as many answers.
-            settings = replace(self.settings, smoothing_s=self.settings.smoothing_s / 2)
+            smoothing = self.settings.of_faces
             for track, probabilities in zip(tracks, predicted, strict=True):
-                track.answer.update(probabilities, time_s or 0.0, 0.0, settings)
+                track.answer.update(probabilities, time_s or 0.0, 0.0, smoothing)
         faces = tuple(self._face_result(track, factor) for track in tracks)
         return faces if time_s is not None else tuple(replace(face, face_id=None) for face in faces)
 

@@ -261,22 +261,18 @@ def test_frames_that_stay_away_are_a_stall(frames, camera, show, short):
     wait_for(lambda: not page.capturing)
 
 
-def test_a_page_that_meant_to_leave_and_fell_silent_was_closed(camera, show, short):
+@pytest.mark.parametrize(
+    "last_frames_s, said",
+    [(2.0, "closed or reloaded"), (0.0, "stalled")],
+    ids=["its farewell did not get through", "it stayed"],
+)
+def test_a_page_that_meant_to_leave_and_fell_silent(last_frames_s, said, camera, show, short, monkeypatch):
+    monkeypatch.setattr(browser, "_LAST_FRAMES_S", last_frames_s)
     page = show(frames=[jpeg()])
     with camera.source() as source:
         page.tell("leaving")
         page.tell("frame", [jpeg()], seq=1, time=9e3)  # one more was under way
-        with pytest.raises(SourceError, match="closed or reloaded"):  # the farewell did not get through
-            list(source)
-
-
-def test_a_page_that_meant_to_leave_but_stayed_only_stalled(camera, show, short, monkeypatch):
-    monkeypatch.setattr(browser, "_LAST_FRAMES_S", 0.0)
-    page = show(frames=[jpeg()])
-    with camera.source() as source:
-        page.tell("leaving")
-        page.tell("frame", [jpeg()], seq=1, time=9e3)
-        with pytest.raises(SourceError, match="stalled"):
+        with pytest.raises(SourceError, match=said):
             list(source)
 
 
